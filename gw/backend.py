@@ -1,0 +1,170 @@
+"""One configured backend: what it may be asked, what it costs, and what everybody knows of its health right now.
+
+Route, fallback, translate and the status pages share these objects; middleware never import each other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gw.message import Usage
+from gw.secret import Secret
+
+if TYPE_CHECKING:
+    from gw.adapter import Adapter, Provider
+
+CAPABILITIES = ("functions", "cli_tools", "images", "stream")
+
+
+@dataclass(slots=True, frozen=True)
+class Timeouts:
+    """Seconds. `connect` opens a connection; `first_content` and `idle` rule streams; `total` rules whole answers."""
+
+    connect: float = 5.0
+    first_content: float = 30.0
+    idle: float = 60.0
+    total: float = 600.0
+
+
+@dataclass(slots=True, frozen=True)
+class Price:
+    """USD per million tokens. `cache_read` and `cache_write` default to the price of input."""
+
+    input: float = 0.0
+    output: float = 0.0
+    cache_read: float | None = None
+    cache_write: float | None = None
+
+    def of(self, usage: Usage) -> float:
+        """What these tokens cost, in USD."""
+        fresh = max(0, usage.prompt - usage.cached - usage.cache_written)
+        read = self.input if self.cache_read is None else self.cache_read
+        write = self.input if self.cache_write is None else self.cache_write
+        return (
+            fresh * self.input + usage.cached * read + usage.cache_written * write + usage.completion * self.output
+        ) / 1_000_000
+
+
+class Health:
+    """What traffic has taught about a backend: failures in a row, and until when it is left alone.
+
+    One worker keeps it here; with several, a subclass keeps the same figures in shared memory.
+    """
+
+    __slots__ = ("cooling_until", "failures", "in_flight", "probing")
+
+    def __init__(self) -> None:
+        self.failures = 0  # in a row
+        self.cooling_until = 0.0  # monotonic seconds
+        self.in_flight = 0
+        self.probing = False  # half-open: one request is finding out
+
+
+@dataclass(slots=True, eq=False)
+class Backend:
+    """One `[backends.NAME]`. Exactly one of `adapter` and `provider` is set.
+
+    `problem` says why it cannot be asked, with the cure ("no key, set OPENROUTER_API_KEY"); None is ready.
+    """
+
+    name: str
+    kind: str  # the adapter's name in gateway.toml
+    adapter: Adapter | None = None
+    provider: Provider | None = None
+    enabled: bool = True
+    model: str | None = None  # answers for any name ...
+    models: Mapping[str, str] = field(default_factory=dict)  # ... or a mapping of names
+    capabilities: frozenset[str] = frozenset({"functions", "images", "stream"})
+    group: str | None = None
+    price: Price | None = None
+    cost_per_request: float | None = None
+    context_length: int | None = None  # tokens; None is unknown
+    keys: Sequence[Secret] = ()
+    timeouts: Timeouts = Timeouts()
+    explicit_only: bool = False  # echo: only by name, or when nothing else is ready
+    problem: str | None = None
+    description: str = ""
+    health: Health = field(default_factory=Health)
+    clock: Callable[[], float] = time.monotonic
+    _next_key: int = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Enabled and able to be asked, whatever its health."""
+        return self.enabled and self.problem is None
+
+    @property
+    def is_cooling(self) -> bool:
+        """Left alone for now, after failures or by a provider's Retry-After."""
+        return self.health.cooling_until > self.clock()
+
+    @property
+    def cooling_for(self) -> float:
+        """Seconds until it may be asked again."""
+        return max(0.0, self.health.cooling_until - self.clock())
+
+    def cool(self, seconds: float) -> None:
+        """Leave it alone for a while; a cool-down is never shortened."""
+        self.health.cooling_until = max(self.health.cooling_until, self.clock() + seconds)
+
+    def upstream_model(self, model: str) -> str | None:
+        """The provider's name for a model that the client asked for; None where this backend does not serve it.
+
+        A backend with `model` and no `models` serves any name; otherwise only the mapping's keys (contract 1.7).
+        With neither it passes every name through.
+        """
+        if self.models:
+            return self.models.get(model)
+        return self.model or model
+
+    def default_model(self) -> str | None:
+        """The model to ask for where the client left the choice to the gateway."""
+        return self.model or next(iter(self.models.values()), None)
+
+    def next_key(self) -> Secret | None:
+        """One of its keys, in turn."""
+        if not self.keys:
+            return None
+        key = self.keys[self._next_key % len(self.keys)]
+        self._next_key += 1
+        return key
+
+    def cost_of(self, usage: Usage | None) -> tuple[float, str] | None:
+        """USD for one answer and where the figure comes from; None where no price is known."""
+        if usage is not None and self.price is not None:
+            return self.price.of(usage), "priced" if usage.source == "reported" else "estimated"
+        if self.cost_per_request is not None:
+            return self.cost_per_request, "priced"
+        return None
+
+
+class Backends:
+    """All backends of one configuration, by name, in the order of the file."""
+
+    __slots__ = ("_by_name",)
+
+    def __init__(self, backends: Sequence[Backend] = ()) -> None:
+        self._by_name = {backend.name: backend for backend in backends}
+
+    def __iter__(self) -> Iterator[Backend]:
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    def __getitem__(self, name: str) -> Backend:
+        return self._by_name[name]
+
+    def get(self, name: str) -> Backend | None:
+        """The backend of that name, or None."""
+        return self._by_name.get(name)
+
+    def names(self) -> list[str]:
+        """Every name, in the order of the file."""
+        return list(self._by_name)

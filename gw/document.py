@@ -1,0 +1,93 @@
+"""A JSON body that stays the bytes it came as until somebody opens it.
+
+This is what makes "same dialect, same bytes" safe with anybody's middleware: reading through `peek` leaves the bytes
+as they are; whoever opens `data` may change it in place, and from then on the bytes are made from the value. Nobody
+has to declare anything, and who never looks never pays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+
+class Document:
+    """A JSON object as bytes, as a value, or both. Made from either; the other is computed on first use."""
+
+    __slots__ = ("_opened", "_raw", "_value")
+
+    def __init__(self, raw: bytes | None = None, value: dict[str, Any] | None = None) -> None:
+        self._raw = raw
+        self._value = value
+        self._opened = False
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The value, yours to change in place; the bytes are made anew from it. Raises ValueError for bad JSON."""
+        self._opened = True
+        return self.peek()
+
+    def peek(self) -> dict[str, Any]:
+        """The value for reading only: a change to it may or may not be sent. Raises ValueError for bad JSON."""
+        if self._value is None:
+            value = orjson.loads(self._raw or b"")
+            if not isinstance(value, dict):
+                raise ValueError(f"expected a JSON object, found {type(value).__name__}")
+            self._value = value
+        return self._value
+
+    @property
+    def raw(self) -> bytes:
+        """The bytes: those that came, or made from the value once it was opened. TypeError if it cannot be written."""
+        if self._opened:
+            return orjson.dumps(self._value)
+        if self._raw is None:
+            self._raw = orjson.dumps(self._value)
+        return self._raw
+
+    @property
+    def is_opened(self) -> bool:
+        """Whether somebody had the value in hand to change, so that the original bytes no longer count."""
+        return self._opened
+
+    def __repr__(self) -> str:
+        state = "opened" if self._opened else "as it came"
+        return f"<{type(self).__name__} {len(self._raw) if self._raw is not None else '?'} bytes, {state}>"
+
+
+class Chunk(Document):
+    """One `chat.completion.chunk`. `raw` is its JSON, without any framing."""
+
+    __slots__ = ()
+
+    def has_content(self) -> bool:
+        """Whether it carries text, reasoning, a refusal, audio or a tool call: what commits a stream.
+
+        Role frames, keep-alives, empty deltas and bare usage do not (contract 1.7).
+        """
+        for choice in self.peek().get("choices") or ():
+            delta = choice.get("delta") or {}
+            for field in _CONTENT:
+                if delta.get(field):
+                    return True
+        return False
+
+
+class Completion(Document):
+    """One whole `chat.completion`."""
+
+    __slots__ = ()
+
+
+_CONTENT = (
+    "content",
+    "tool_calls",
+    "reasoning_content",
+    "reasoning",
+    "refusal",
+    "reasoning_details",
+    "function_call",
+    "audio",
+    "images",
+)

@@ -1,0 +1,63 @@
+"""The onion: handlers, middleware, and the one function that folds a list of them into a handler.
+
+    Handler[T]    an async function from a T (canonical `Request`, or `WireRequest`) to its answer
+    Middleware    gets a T and the next handler; calls it once to pass through, never to answer alone, again to retry
+
+Values go in and values come out; nothing is answered by side effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from gw.message import Request, Response
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+Handler = Callable[[Request], Awaitable[Response]]
+Middleware = Callable[[Request, Handler], Awaitable[Response]]
+
+
+def compose(
+    middleware: Sequence[Callable[[In, Callable[[In], Awaitable[Out]]], Awaitable[Out]]],
+    handler: Callable[[In], Awaitable[Out]],
+) -> Callable[[In], Awaitable[Out]]:
+    """Fold a list of middleware, outermost first, around a handler. Done once, at start.
+
+    Works on both sides of `translate`: canonical (Request, Response) and wire (WireRequest, WireResponse).
+    """
+    for layer in reversed(middleware):
+        handler = _wrap(layer, handler)
+    return handler
+
+
+def _wrap(
+    layer: Callable[[In, Callable[[In], Awaitable[Out]]], Awaitable[Out]],
+    inner: Callable[[In], Awaitable[Out]],
+) -> Callable[[In], Awaitable[Out]]:
+    # A plain def that returns the layer's own coroutine: no second coroutine per layer (performance.md 5).
+    def handle(request: In) -> Awaitable[Out]:
+        return layer(request, inner)
+
+    return handle
+
+
+def is_head_only(middleware: Any) -> bool:
+    """Whether it decides on the head alone, before a body is read."""
+    return bool(getattr(middleware, "head_only", False))
+
+
+def side(middleware: Any) -> str:
+    """Which side of `translate` it belongs to: "call" (canonical form, the default) or "wire"."""
+    return str(getattr(middleware, "side", "call"))
+
+
+def operations(middleware: Any) -> frozenset[str] | None:
+    """The operations it names: None for the default (every model operation), ALL for everything."""
+    named = getattr(middleware, "operations", None)
+    return None if named is None else frozenset(named)
+
+
+ALL = frozenset({"*"})  # an `operations` value: unknown paths and status pages too
