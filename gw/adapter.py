@@ -40,6 +40,9 @@ class WireBody(Protocol):
         Raises UpstreamConnectionError or UpstreamProtocolError where it broke, UpstreamTimeout where it fell silent.
         """
 
+    def commit(self) -> None:
+        """The first content has been seen: from here on `idle` rules instead of `first_content`."""
+
     async def aclose(self) -> None:
         """Free the connection: kept for reuse if the end was read and nothing trails, else closed. Never raises."""
 

@@ -44,6 +44,19 @@ class Stream(ABC):
         return _Observed(self, observer)
 
 
+class ByteStream(Protocol):
+    """Bytes of one answer, pulled: what the server writes. Its holder closes it."""
+
+    async def read(self) -> bytes:
+        """What is there to be written now, at least one byte; b"" is the complete end.
+
+        An exception means that the end must not look complete: the server breaks the connection.
+        """
+
+    async def aclose(self) -> None:
+        """Give up what is left. May be called twice; never raises."""
+
+
 class Observer(Protocol):
     """Somebody who watches a stream: log, metrics, cost, cache."""
 
