@@ -84,10 +84,13 @@ class Backend:
     context_length: int | None = None  # tokens; None is unknown
     keys: Sequence[Secret] = ()
     timeouts: Timeouts = Timeouts()
+    weight: int = 1  # its share among the members of its group
+    on_loss: str = "allow"  # allow | reject | reroute: what to do where translation would lose something
     explicit_only: bool = False  # echo: only by name, or when nothing else is ready
     problem: str | None = None
     description: str = ""
     health: Health = field(default_factory=Health)
+    prices: Callable[[str], Price | None] | None = None  # list prices by the provider's model name
     clock: Callable[[], float] = time.monotonic
     _next_key: int = 0
 
@@ -132,10 +135,17 @@ class Backend:
         self._next_key += 1
         return key
 
-    def cost_of(self, usage: Usage | None) -> tuple[float, str] | None:
+    def price_of(self, model: str) -> Price | None:
+        """USD per million tokens of one of its models: configured, else the list price, else unknown."""
+        if self.price is not None or self.prices is None:
+            return self.price
+        return self.prices(model)
+
+    def cost_of(self, usage: Usage | None, model: str) -> tuple[float, str] | None:
         """USD for one answer and where the figure comes from; None where no price is known."""
-        if usage is not None and self.price is not None:
-            return self.price.of(usage), "priced" if usage.source == "reported" else "estimated"
+        price = self.price_of(model) if self.cost_per_request is None or self.price is not None else None
+        if usage is not None and price is not None:
+            return price.of(usage), "priced" if usage.source == "reported" else "estimated"
         if self.cost_per_request is not None:
             return self.cost_per_request, "priced"
         return None
@@ -144,10 +154,13 @@ class Backend:
 class Backends:
     """All backends of one configuration, by name, in the order of the file."""
 
-    __slots__ = ("_by_name",)
+    __slots__ = ("_by_name", "chain", "drop_tools", "explicit_fallback")
 
     def __init__(self, backends: Sequence[Backend] = ()) -> None:
         self._by_name = {backend.name: backend for backend in backends}
+        self.chain: Sequence[str] = ()  # the order of fallback, where one is configured
+        self.explicit_fallback = False  # whether a backend that the client named may be replaced by another
+        self.drop_tools = False  # whether a request whose tools nobody can run is answered without them
 
     def __iter__(self) -> Iterator[Backend]:
         return iter(self._by_name.values())

@@ -73,6 +73,7 @@ class Candidate(NamedTuple):
     model: str
     answers_as: str
     reason: str = ""  # why it stands where it stands, for `gw explain`
+    explicit: bool = False  # named by the client: used, or the call fails
     key: Secret | None = None  # which of the backend's keys to use; filled in for each attempt
 
 
@@ -165,6 +166,10 @@ class Exchange:
         return self.attempts[-1] if self.attempts else None
 
 
+class NotThere(LookupError):
+    """A middleware asked for what its place in the pipeline cannot have; the message says where to move it."""
+
+
 class Request:
     """One request, in canonical form once its body is read. A value: `replace` makes the changed copy.
 
@@ -217,9 +222,9 @@ class Request:
 
     @property
     def chat(self) -> dict[str, Any]:
-        """The chat request, yours to change in place. LookupError before its body is read."""
+        """The chat request, yours to change in place. NotThere before its body is read."""
         if self.document is None:
-            raise LookupError(
+            raise NotThere(
                 f"request {self.id} has no body yet: this middleware is head_only or stands before the last one that "
                 "is; move it behind rate_limit in `pipeline`"
             )
@@ -232,9 +237,9 @@ class Request:
 
     @property
     def candidate(self) -> Candidate:
-        """The backend to ask now. LookupError where nobody chose one."""
+        """The backend to ask now. NotThere where nobody chose one."""
         if not self.candidates:
-            raise LookupError(f"request {self.id} has no candidate: put `route` before `translate` in `pipeline`")
+            raise NotThere(f"request {self.id} has no candidate: put `route` before `translate` in `pipeline`")
         return self.candidates[0]
 
     def replace(self, **changes: Any) -> Request:

@@ -44,6 +44,28 @@ def _wrap(
     return handle
 
 
+def guarded(name: str, layer: Any) -> Middleware:
+    """A stranger's middleware, with the likely mistake named where it does not give back a Response."""
+
+    async def guard(request: Request, call_next: Handler) -> Response:
+        awaitable = layer(request, call_next)
+        if not hasattr(awaitable, "__await__"):
+            raise MiddlewareError(f'middleware "{name}" is not asynchronous: write `async def`')
+        response = await awaitable
+        if not isinstance(response, Response):
+            raise MiddlewareError(
+                f'middleware "{name}" returned {type(response).__name__} instead of a Response: '
+                "end it with `return await call_next(request)`"
+            )
+        return response
+
+    return guard
+
+
+class MiddlewareError(TypeError):
+    """A middleware broke the contract; the message names it, the mistake and the cure."""
+
+
 def is_head_only(middleware: Any) -> bool:
     """Whether it decides on the head alone, before a body is read."""
     return bool(getattr(middleware, "head_only", False))

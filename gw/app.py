@@ -1,0 +1,201 @@
+"""The gateway assembled: one handler per operation, composed once from the list in gateway.toml.
+
+    server -> App.handle -> [cors] -> errors are rendered -> auth -> rate_limit -> the body is read and checked
+           -> route -> fallback -> log -> translate -> wire-side middleware -> transport -> provider
+
+The bracketed order is that of the default `pipeline`; whatever the list says is what runs. Errors travel up as
+exceptions and become an answer at one place, just inside `cors`. The body is read behind the last middleware that
+decides on the head alone. Every exchange is ended once: metrics, the access line, and each middleware with `ended`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import orjson
+
+from gw.adapter import WireHandler
+from gw.endpoints.chat import ChatCompletions
+from gw.endpoints.status import StatusPages
+from gw.errors import ClientGone, GatewayError, InvalidRequest, NotFound
+from gw.message import Exchange, NotThere, Request, Response
+from gw.near import near
+from gw.paths import CHAT, HEALTH, METRICS, MODEL_OPERATIONS, MODELS, QUEUE, UNKNOWN, find_page, known_paths
+from gw.pipeline import Handler, MiddlewareError, compose, guarded, is_head_only, operations, side
+from gw.server import Reply
+
+logger = logging.getLogger("gw.app")
+
+OPERATIONS = (CHAT, MODELS, HEALTH, QUEUE, METRICS, UNKNOWN)
+
+
+class Recorder(Protocol):
+    """Somebody who is told of every exchange when it has ended: metrics, the access line."""
+
+    def record(self, exchange: Exchange, /) -> None:
+        """The exchange, with everything that will ever be known of it."""
+
+
+class App:
+    """`handle` answers one request. Made of the pipeline's (name, middleware) pairs, outermost first."""
+
+    def __init__(
+        self,
+        layers: Sequence[tuple[str, Any]],
+        pages: StatusPages,
+        transport: WireHandler,
+        recorders: Sequence[Recorder] = (),
+    ) -> None:
+        self._layers = [(name, layer if _is_ours(layer) else _guarded(name, layer)) for name, layer in layers]
+        self._pages = pages
+        self._chat = ChatCompletions()
+        self._records = [recorder.record for recorder in recorders]
+        self._records += [layer.ended for _, layer in layers if hasattr(layer, "ended")]
+        self._settle = [layer.settle for _, layer in layers if getattr(layer, "settle", None) is not None]
+        self._terminal = self._seam(transport)
+        self._handlers = {operation: self._compose(operation) for operation in OPERATIONS}
+
+    # --- composing, once ----------------------------------------------------------------------------------------
+
+    def _seam(self, transport: WireHandler) -> Handler:
+        """`translate` around the wire side around the transport."""
+        names = [name for name, _ in self._layers]
+        if "translate" not in names:
+            raise ValueError("the pipeline has no translate: nothing would ever reach a backend")
+        wire = compose([layer for _, layer in self._layers if side(layer) == "wire"], transport)
+        return partial(self._layers[names.index("translate")][1], call_next=wire)
+
+    def _compose(self, operation: str) -> Handler:
+        named = [
+            (name, layer)
+            for name, layer in self._layers
+            if name != "translate" and side(layer) == "call" and _is_for(layer, operation)
+        ]
+        outer = [name for name, _ in named].index("cors") + 1 if "cors" in dict(named) else 0
+        layers = [layer for _, layer in named]
+        if operation in MODEL_OPERATIONS:
+            last = max((index for index, layer in enumerate(layers) if is_head_only(layer)), default=-1)
+            inner = self._reading(compose(layers[last + 1 :], self._terminal))
+            layers = layers[: max(outer, last + 1)]
+        else:
+            inner = self._page
+        return compose(layers[:outer], self._rendering(compose(layers[outer:], inner)))
+
+    def _reading(self, inner: Handler) -> Handler:
+        decode = self._chat.decode
+
+        async def read_body(request: Request) -> Response:
+            return await inner(await decode(request))
+
+        return read_body
+
+    @staticmethod
+    def _rendering(inner: Handler) -> Handler:
+        async def render_errors(request: Request) -> Response:
+            try:
+                return await inner(request)
+            except GatewayError as error:
+                request.exchange.error = error
+                return error_response(error)
+            except Exception as error:
+                # The root of the request: a fault of ours, or of somebody's middleware, is told and logged here.
+                logger.exception("request %s failed in the gateway", request.id)
+                request.exchange.error = error
+                return error_response(GatewayError(_what_failed(error)))
+
+        return render_errors
+
+    # --- answering -----------------------------------------------------------------------------------------------
+
+    async def handle(self, request: Request) -> Reply:
+        """Answer one request. CancelledError passes through, recorded as the client's leaving."""
+        page = find_page(request.path)
+        exchange = request.exchange
+        request.operation = exchange.operation = page.operation
+        request.parameters = dict(page.parameters)
+        try:
+            takes = request.method in page.methods
+            response = await self._handlers[page.operation if takes else UNKNOWN](request)
+            exchange.status = response.status
+            reply = self._chat.encode(exchange, response, partial(self._end, exchange))
+        except BaseException as error:
+            exchange.status = ClientGone.status
+            await self._end(exchange, error)
+            raise
+        if reply is None:
+            reply = Reply(response.status, list(response.headers.items()), response.content)  # type: ignore[arg-type]
+        if isinstance(reply.body, bytes):
+            await self._end(exchange, exchange.error)
+        return reply
+
+    async def _end(self, exchange: Exchange, error: BaseException | None) -> None:
+        exchange.ended = time.monotonic()
+        if error is not None:
+            exchange.error = error
+            if isinstance(error, ClientGone):
+                exchange.status = ClientGone.status
+        if exchange.first_content is None and exchange.attempt is not None:
+            exchange.first_content = exchange.attempt.first_content
+        for record in self._records:
+            try:
+                record(exchange)
+            except Exception:
+                logger.exception("request %s could not be recorded", exchange.id)
+        for settle in self._settle:
+            await settle(exchange)
+
+    async def _page(self, request: Request) -> Response:
+        page = find_page(request.path)
+        if page.operation == UNKNOWN:
+            hint = near(request.path, known_paths())
+            raise NotFound(f"nothing is served at {request.path!r}{hint}", code="not_found")
+        if request.method not in page.methods:
+            allow = ", ".join([*page.methods, "OPTIONS"])
+            if request.method == "OPTIONS":
+                return Response(status=204, headers={"Allow": allow})
+            raise InvalidRequest(
+                f"{request.path} takes {' and '.join(page.methods)}, not {request.method[:20]}",
+                status=405,
+                code="method_not_allowed",
+                headers={"Allow": allow},
+            )
+        handler: Callable[[Request], Awaitable[Response]] = getattr(self._pages, page.name)
+        return await handler(request)
+
+
+def _is_ours(layer: Any) -> bool:
+    module = layer.__module__ if hasattr(layer, "__qualname__") else type(layer).__module__
+    return str(module).startswith("gw.")
+
+
+def _guarded(name: str, layer: Any) -> Any:
+    """The guard, with what the middleware says of itself carried over."""
+    guard = guarded(name, layer) if side(layer) == "call" else layer
+    for attribute in ("head_only", "side", "operations", "ended", "settle"):
+        if hasattr(layer, attribute):
+            setattr(guard, attribute, getattr(layer, attribute))
+    return guard
+
+
+def _is_for(layer: Any, operation: str) -> bool:
+    named = operations(layer)
+    return operation in MODEL_OPERATIONS if named is None else "*" in named or operation in named
+
+
+def _what_failed(error: Exception) -> str:
+    if isinstance(error, MiddlewareError | NotThere):
+        return str(error)
+    return "the gateway failed; the log has the reason under this request's id"
+
+
+def error_response(error: GatewayError) -> Response:
+    """OpenAI's error object with its status, `Retry-After` and whatever headers the layers gave it."""
+    headers = {"Content-Type": "application/json", **error.headers}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    return Response(orjson.dumps(error.body()), status=error.status, headers=headers)

@@ -1,0 +1,90 @@
+"""`POST /v1/chat/completions`: OpenAI's chat completions, whole and streamed, with the extras of both documents."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+
+from gw.document import Completion
+from gw.endpoints.event_stream import EventStream, splice
+from gw.errors import InvalidRequest
+from gw.message import Exchange, Request, Response
+from gw.schema import decode_chat
+from gw.server import Reply
+from gw.stream import Stream
+
+STREAM_HEADERS = (
+    ("Content-Type", "text/event-stream; charset=utf-8"),
+    ("Cache-Control", "no-cache"),
+    ("X-Accel-Buffering", "no"),  # nginx in front must not collect events
+)
+JSON_HEADERS = (("Content-Type", "application/json"),)
+
+
+class ChatCompletions:
+    """The front door that speaks OpenAI's chat completions."""
+
+    operation = "chat"
+
+    async def decode(self, request: Request) -> Request:
+        """Read and check the body. Raises InvalidRequest (400, 408, 413, 415) before anything is forwarded."""
+        _check_media_type(request.headers.get("content-type"))
+        raw = await request.body.read() if request.body is not None else b""
+        document = decode_chat(raw)
+        chat = document.peek()
+        exchange = request.exchange
+        exchange.request = document
+        exchange.model = chat.get("model")
+        exchange.stream = bool(chat.get("stream"))
+        exchange.session_id = chat.get("session_id")
+        return request.replace(document=document)
+
+    def encode(
+        self, exchange: Exchange, response: Response, ended: Callable[[BaseException | None], Awaitable[None] | None]
+    ) -> Reply | None:
+        """The answer as the client reads it; None for content that is already bytes. `ended`: see EventStream."""
+        if isinstance(response.content, Stream):
+            options = exchange.request.peek().get("stream_options") if exchange.request is not None else None
+            body = EventStream(
+                response.content,
+                exchange,
+                include_usage=bool(options and options.get("include_usage")),
+                extras=extras,
+                ended=ended,
+            )
+            return Reply(response.status, [*STREAM_HEADERS, *response.headers.items()], body)
+        if isinstance(response.content, Completion):
+            content = splice(response.content.raw, extras(exchange))
+            return Reply(response.status, [*JSON_HEADERS, *response.headers.items()], content)
+        return None
+
+
+def extras(exchange: Exchange) -> bytes:
+    """What gw adds to an answer (contract 1.6): `degraded`, `session_id`, `gateway`."""
+    attempt = exchange.attempt
+    more: dict[str, Any] = {"degraded": exchange.degraded}
+    if exchange.session_id is not None:
+        more["session_id"] = exchange.session_id
+    if attempt is not None:
+        more["gateway"] = {
+            "backend": attempt.backend,
+            "model": attempt.summary.model or attempt.model,
+            "cost_usd": attempt.summary.cost_usd,
+            "attempts": len(exchange.attempts),
+        }
+    return b"," + orjson.dumps(more)[1:-1]
+
+
+def _check_media_type(value: str) -> None:
+    """A web page can send any body without asking first, but not one that calls itself JSON (contract 1.7)."""
+    media_type = value.partition(";")[0].strip().lower()
+    if media_type != "application/json" and not (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    ):
+        raise InvalidRequest(
+            f"a chat request is JSON: send Content-Type: application/json{f' (found {media_type!r})' if value else ''}",
+            status=415,
+            code="unsupported_media_type",
+        )

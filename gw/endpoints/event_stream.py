@@ -1,0 +1,120 @@
+"""OpenAI's event stream as it goes to the client: `data: {chunk}`, the extras on the last chunk, `data: [DONE]`.
+
+Whole events only, and what arrived in one read leaves in one write. A stream that breaks ends in one `error` event,
+without a finish reason and without `[DONE]` (the SDKs raise on it).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import orjson
+
+from gw.document import Chunk
+from gw.errors import ClientGone, GatewayError
+from gw.message import Exchange
+from gw.stream import Stream
+
+logger = logging.getLogger("gw.endpoints")
+
+DONE = b"data: [DONE]\n\n"
+_BEGIN, _BETWEEN, _END = b"data: ", b"\n\ndata: ", b"\n\n"
+# A finish reason that is not null, in compact and in spaced JSON. Inside a text its quotes would be escaped.
+_FINISHED, _FINISHED_SPACED = b'"finish_reason":"', b'"finish_reason": "'
+
+
+class EventStream:
+    """A `ByteStream` over a stream of chunks. `ended` is called once, with None for complete or what broke it."""
+
+    __slots__ = ("_ended", "_exchange", "_extras", "_finishing", "_held", "_include_usage", "_is_over", "_stream")
+
+    def __init__(
+        self,
+        stream: Stream,
+        exchange: Exchange,
+        *,
+        include_usage: bool,
+        extras: Callable[[Exchange], bytes],
+        ended: Callable[[BaseException | None], Awaitable[None] | None],
+    ) -> None:
+        self._stream = stream
+        self._exchange = exchange
+        self._include_usage = include_usage
+        self._extras = extras
+        self._ended = ended
+        self._held: bytes | None = None  # the last chunk so far: the extras ride on it
+        self._finishing = False  # a finish reason was seen
+        self._is_over = False
+
+    async def read(self) -> bytes:
+        while not self._is_over:
+            try:
+                chunks = await self._stream.read()
+            except GatewayError as error:
+                return await self._break(error)
+            except Exception as error:
+                logger.exception("request %s: a middleware broke the stream", self._exchange.id)
+                failure = GatewayError("the gateway failed in mid-stream; the log has the reason")
+                failure.__cause__ = error
+                return await self._break(failure)
+            data = self._pass_on(chunks) if chunks else await self._finish()
+            if data:
+                return data
+        return b""
+
+    def _pass_on(self, chunks: Sequence[Chunk]) -> bytes:
+        parts = [chunk.raw for chunk in chunks]
+        if not self._finishing:
+            block = _BEGIN + _BETWEEN.join(parts) + _END
+            if _FINISHED not in block and _FINISHED_SPACED not in block:
+                return block
+            self._finishing = True
+        if not self._include_usage:
+            parts = [chunk.raw for chunk in chunks if not _is_bare_usage(chunk)]
+            if not parts:
+                return b""
+        if self._held is not None:
+            parts.insert(0, self._held)
+        self._held = parts.pop()
+        return _BEGIN + _BETWEEN.join(parts) + _END if parts else b""
+
+    async def _finish(self) -> bytes:
+        self._is_over = True
+        await self._tell(None)
+        if self._held is None:
+            return DONE
+        return _BEGIN + splice(self._held, self._extras(self._exchange)) + _END + DONE
+
+    async def _break(self, error: GatewayError) -> bytes:
+        self._is_over = True
+        # A held chunk carries the finish reason: passing it on would make the break look like an end.
+        self._held = None
+        await self._stream.aclose()
+        await self._tell(error)
+        return _BEGIN + orjson.dumps(error.body()) + _END
+
+    async def aclose(self) -> None:
+        was_over, self._is_over = self._is_over, True
+        await self._stream.aclose()
+        if not was_over:
+            await self._tell(ClientGone("the client hung up in mid-stream"))
+
+    async def _tell(self, error: BaseException | None) -> None:
+        waiting = self._ended(error)
+        if waiting is not None:
+            await waiting
+
+
+def _is_bare_usage(chunk: Chunk) -> bool:
+    """The chunk that only `stream_options.include_usage` asks for: usage, and no choices."""
+    if b'"usage"' not in chunk.raw:
+        return False
+    value = chunk.peek()
+    return bool(value.get("usage")) and not value.get("choices")
+
+
+def splice(raw: bytes, extras: bytes) -> bytes:
+    """A JSON object with more members at its end. `extras` is `,"name":value...`."""
+    end = raw.rstrip()
+    return end[:-1] + extras + b"}" if end[-2:-1] != b"{" else end[:-1] + extras[1:] + b"}"

@@ -1,0 +1,155 @@
+"""The status pages: health, models, queue and metrics. They tell what is; none of them asks a provider."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+import orjson
+
+from gw.backend import Backend, Backends
+from gw.errors import NotFound
+from gw.message import Request, Response
+from gw.near import near
+
+JSON = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+
+
+class Figures(Protocol):
+    """What `/metrics` shows."""
+
+    def exposition(self) -> bytes:
+        """Prometheus' text format."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """The same as one JSON object."""
+
+
+class StatusPages:
+    """All status pages of one gateway."""
+
+    def __init__(
+        self,
+        *,
+        backends: Backends,
+        model_names: Callable[[], Sequence[str]],
+        figures: Figures,
+        problems: Callable[[], Sequence[str]],
+    ) -> None:
+        self._backends = backends
+        self._model_names = model_names
+        self._figures = figures
+        self._problems = problems
+        self._started = time.monotonic()
+        self._created = int(time.time())
+
+    async def health(self, request: Request) -> Response:
+        """`GET /health`: the union of both documents' shapes; where a key is set and missing, the bare status."""
+        state = self._state()
+        page: dict[str, Any] = {"status": state}
+        if not request.exchange.attributes.get("gw.public"):
+            page |= {
+                "version": version("gw"),
+                "backend": "intelligent-gateway",
+                "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                "uptime_seconds": int(time.monotonic() - self._started),
+                "routing": {"processPool": self._pool(short=True), "backends": self._counts()},
+                "backends": {backend.name: _backend_state(backend) for backend in self._backends},
+                "problems": list(self._problems()),
+            }
+        return _json(page, 503 if state == "down" else 200)
+
+    async def live(self, request: Request) -> Response:
+        """`GET /health/live`: the process answers."""
+        return _json({"status": "ok"})
+
+    async def ready(self, request: Request) -> Response:
+        """`GET /health/ready`: somebody can be asked."""
+        state = self._state()
+        return _json({"status": state}, 503 if state == "down" else 200)
+
+    async def models(self, request: Request) -> Response:
+        """`GET /v1/models`: what may stand in `model`, from the live configuration; a key sees what it may use."""
+        return _json({"object": "list", "data": [self._model(name) for name in self._names(request)]})
+
+    async def model(self, request: Request) -> Response:
+        """`GET /v1/models/NAME`: one of them."""
+        name = unquote(request.parameters["model"])
+        names = self._names(request)
+        if name not in names:
+            hint = near(name, names)
+            raise NotFound(f"The model `{name}` does not exist{hint}", code="model_not_found", param="model")
+        return _json(self._model(name))
+
+    async def queue(self, request: Request) -> Response:
+        """`GET /queue/status`: document A's shape, summed over all pools."""
+        return _json({"processPool": self._pool(), "backends": self._counts()})
+
+    async def metrics(self, request: Request) -> Response:
+        """`GET /metrics`: Prometheus' text, or JSON with `?format=json`."""
+        if "format=json" in request.query.split("&"):
+            return _json(self._figures.snapshot())
+        headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        return Response(self._figures.exposition(), headers=headers)
+
+    # --- parts ---------------------------------------------------------------------------------------------------
+
+    def _state(self) -> str:
+        """`down`: nobody can be asked; `degraded`: somebody real is cooling down, or a part of gw is impaired."""
+        ready = [backend for backend in self._backends if backend.is_ready]
+        if not any(not backend.is_cooling for backend in ready):
+            return "down"
+        if self._problems() or any(backend.is_cooling for backend in ready):
+            return "degraded"
+        return "ok"
+
+    def _names(self, request: Request) -> list[str]:
+        principal = request.principal
+        return [
+            name
+            for name in self._model_names()
+            if (principal.models is None or name in principal.models)
+            and (principal.backends is None or name not in self._backends or name in principal.backends)
+        ]
+
+    def _model(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self._created, "owned_by": "gw"}
+
+    def _counts(self) -> dict[str, int]:
+        enabled = [backend for backend in self._backends if backend.enabled]
+        tool = sum("cli_tools" in backend.capabilities for backend in enabled)
+        return {"total": len(enabled), "tool": tool, "api": len(enabled) - tool}
+
+    def _pool(self, *, short: bool = False) -> dict[str, Any]:
+        pools = [pool for backend in self._backends if (pool := getattr(backend.provider, "pool_status", None))]
+        figures: dict[str, Any] = dict.fromkeys(
+            ("active", "queued", "maxConcurrent", "maxQueue", "totalProcessed", "totalQueued", "totalFailed"), 0
+        )
+        for status in pools:
+            for name, value in status().items():
+                figures[name] = figures.get(name, 0) + value
+        active, room = figures["active"], figures["maxConcurrent"]
+        figures["utilization"] = active / room if room else 0.0
+        if short:
+            return {name: figures[name] for name in ("active", "queued", "maxConcurrent", "utilization")}
+        return figures
+
+
+def _backend_state(backend: Backend) -> dict[str, Any]:
+    state: dict[str, Any] = {"adapter": backend.kind, "ready": backend.is_ready}
+    if not backend.enabled:
+        state["problem"] = "disabled"
+    elif backend.problem is not None:
+        state["problem"] = backend.problem
+    if backend.is_cooling:
+        state["cooling_seconds"] = round(backend.cooling_for, 1)
+    state["in_flight"] = backend.health.in_flight
+    return state
+
+
+def _json(value: dict[str, Any], status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status=status, headers=dict(JSON))

@@ -1,0 +1,79 @@
+"""Routing rules as document B writes them: `model: claude-*`, `has_tools: true`, `has_images: true`, joined by `and`.
+
+Also understood: `stream: true`, `key: NAME` (the caller's key, a glob), `header NAME: GLOB`, `tokens: > N`
+(estimated prompt tokens; `<`, `>=` and `<=` too). A rule is parsed once, at load; a condition that nobody knows is an
+error there, with the nearest right word.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from gw.message import Headers
+
+
+@dataclass(slots=True, frozen=True)
+class Facts:
+    """What a rule may look at."""
+
+    model: str
+    has_tools: bool
+    has_images: bool
+    stream: bool
+    key: str
+    tokens: int
+    headers: Headers
+
+
+Condition = Callable[[Facts], bool]
+_COMPARISONS = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
+_WORDS = ("model", "has_tools", "has_images", "stream", "key", "tokens", "header NAME")
+
+
+class Rule(NamedTuple):
+    """A parsed condition with the text it was written as."""
+
+    text: str
+    conditions: tuple[Condition, ...]
+
+    def matches(self, facts: Facts) -> bool:
+        """Whether every condition holds."""
+        return all(condition(facts) for condition in self.conditions)
+
+
+def parse_rule(text: str) -> Rule:
+    """`model: claude-* and has_tools: true` -> Rule. ValueError with the cure for what cannot be read."""
+    return Rule(text, tuple(_condition(part.strip()) for part in re.split(r"\s+and\s+", text.strip())))
+
+
+def _condition(text: str) -> Condition:
+    word, colon, value = (part.strip() for part in text.partition(":"))
+    if not colon or not value:
+        raise ValueError(f'cannot read the condition "{text}": write `name: value`, such as `model: claude-*`')
+    if word == "model":
+        return lambda facts: fnmatchcase(facts.model, value)
+    if word == "key":
+        return lambda facts: fnmatchcase(facts.key, value)
+    if word in ("has_tools", "has_images", "stream"):
+        if value not in ("true", "false"):
+            raise ValueError(f'"{word}" is true or false, found "{value}"')
+        wanted = value == "true"
+        return lambda facts: getattr(facts, word) is wanted
+    if word == "tokens":
+        found = re.fullmatch(r"(>=|<=|>|<)\s*(\d+)", value)
+        if found is None:
+            raise ValueError(f'"tokens" takes a comparison such as `tokens: > 100000`, found "{value}"')
+        compare, bound = _COMPARISONS[found[1]], int(found[2])
+        return lambda facts: bool(compare(facts.tokens, bound))
+    if word.startswith("header ") and len(word.split()) == 2:
+        name = word.split()[1]
+        return lambda facts: name in facts.headers and fnmatchcase(facts.headers.get(name), value)
+    near = difflib.get_close_matches(word, _WORDS, 1)
+    hint = f'; did you mean "{near[0]}"?' if near else ""
+    raise ValueError(f'unknown condition "{word}"{hint} (known: {", ".join(_WORDS)})')
