@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
@@ -34,13 +34,6 @@ logger = logging.getLogger("gw.app")
 OPERATIONS = (CHAT, MODELS, HEALTH, QUEUE, METRICS, UNKNOWN)
 
 
-class Recorder(Protocol):
-    """Somebody who is told of every exchange when it has ended: metrics, the access line."""
-
-    def record(self, exchange: Exchange, /) -> None:
-        """The exchange, with everything that will ever be known of it."""
-
-
 class App:
     """`handle` answers one request. Made of the pipeline's (name, middleware) pairs, outermost first."""
 
@@ -49,12 +42,12 @@ class App:
         layers: Sequence[tuple[str, Any]],
         pages: StatusPages,
         transport: WireHandler,
-        recorders: Sequence[Recorder] = (),
+        recorders: Sequence[Callable[[Exchange], None]] = (),
     ) -> None:
         self._layers = [(name, layer if _is_ours(layer) else _guarded(name, layer)) for name, layer in layers]
         self._pages = pages
         self._chat = ChatCompletions()
-        self._records = [recorder.record for recorder in recorders]
+        self._records = list(recorders)  # told of every exchange when it has ended
         self._records += [layer.ended for _, layer in layers if hasattr(layer, "ended")]
         self._settle = [layer.settle for _, layer in layers if getattr(layer, "settle", None) is not None]
         self._terminal = self._seam(transport)

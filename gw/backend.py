@@ -90,6 +90,7 @@ class Backend:
     problem: str | None = None
     description: str = ""
     health: Health = field(default_factory=Health)
+    cooling_reason: str = ""  # what the last failure said
     prices: Callable[[str], Price | None] | None = None  # list prices by the provider's model name
     clock: Callable[[], float] = time.monotonic
     _next_key: int = 0
@@ -109,8 +110,9 @@ class Backend:
         """Seconds until it may be asked again."""
         return max(0.0, self.health.cooling_until - self.clock())
 
-    def cool(self, seconds: float) -> None:
-        """Leave it alone for a while; a cool-down is never shortened."""
+    def cool(self, seconds: float, reason: str = "") -> None:
+        """Leave it alone for a while, and say why; a cool-down is never shortened."""
+        self.cooling_reason = reason
         self.health.cooling_until = max(self.health.cooling_until, self.clock() + seconds)
 
     def upstream_model(self, model: str) -> str | None:
@@ -125,7 +127,8 @@ class Backend:
 
     def default_model(self) -> str | None:
         """The model to ask for where the client left the choice to the gateway."""
-        return self.model or next(iter(self.models.values()), None)
+        own_name = self.name if self.explicit_only else None
+        return self.model or next(iter(self.models.values()), own_name)
 
     def next_key(self) -> Secret | None:
         """One of its keys, in turn."""
@@ -161,6 +164,12 @@ class Backends:
         self.chain: Sequence[str] = ()  # the order of fallback, where one is configured
         self.explicit_fallback = False  # whether a backend that the client named may be replaced by another
         self.drop_tools = False  # whether a request whose tools nobody can run is answered without them
+
+    def add(self, backend: Backend) -> None:
+        """One more, after all others. ValueError where the name is taken."""
+        if backend.name in self._by_name:
+            raise ValueError(f'there are two backends named "{backend.name}": rename one')
+        self._by_name[backend.name] = backend
 
     def __iter__(self) -> Iterator[Backend]:
         return iter(self._by_name.values())

@@ -298,7 +298,10 @@ def _decided(found: Sequence[Able], model: str, reason: str, skipped: Sequence[S
     awake = [entry for entry in found if not entry[0].is_cooling]
     if not awake:
         soonest = min(backend.cooling_for for backend, _ in found)
-        raise Unavailable(f"{NO_BACKEND}: all are cooling down", retry_after=math.ceil(soonest))
+        why = "; ".join(f"{backend.name}: {backend.cooling_reason}" for backend, _ in found if backend.cooling_reason)
+        raise Unavailable(
+            f"{NO_BACKEND}: all are cooling down{f' ({why})' if why else ''}", retry_after=math.ceil(soonest)
+        )
     cooling = [
         Skipped(backend.name, f"cooling down for {backend.cooling_for:.0f} s")
         for backend, _ in found

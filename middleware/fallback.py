@@ -130,14 +130,14 @@ class Fallback:
         health = backend.health
         health.failures += 1
         if error.fault == "rate_limit" and error.retry_after is not None:
-            backend.cool(min(error.retry_after, MAX_COOLDOWN))
+            backend.cool(min(error.retry_after, MAX_COOLDOWN), error.message)
         elif error.fault in ("dead_key", "quota") or health.failures >= self._breaker.failures:
-            backend.cool(self._breaker.cooldown)
+            backend.cool(self._breaker.cooldown, error.message)
 
 
 def _cooling(backend: Backend) -> Unavailable:
     return Unavailable(
-        f'No backends currently available: "{backend.name}" is cooling down after failures',
+        f'No backends currently available: "{backend.name}" is cooling down ({backend.cooling_reason})',
         retry_after=math.ceil(backend.cooling_for),
     )
 

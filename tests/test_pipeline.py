@@ -66,7 +66,7 @@ def test_forgetting_to_return_the_response_says_so() -> None:
         await call_next(request)
         return None  # type: ignore[return-value]
 
-    with pytest.raises(MiddlewareError, match='"audit" returned NoneType .*return await call_next'):
+    with pytest.raises(MiddlewareError, match=r'"audit" returned NoneType .*return await call_next'):
         asyncio.run(_run(compose([guarded("audit", forgetful)], answer)))
 
 

@@ -1,0 +1,143 @@
+"""One exchange with Claude: the wire request, and its answer whole, streamed or failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from gw.adapter import WireRequest
+from gw.adapters.anthropic.answer import WholeAnswer
+from gw.adapters.anthropic.plan import Plan
+from gw.adapters.anthropic.stream import EventReader
+from gw.document import Chunk, Completion
+from gw.errors import UpstreamError, UpstreamProtocolError
+from gw.message import Headers, Loss, Request, Summary
+from gw.provider_errors import from_answer, from_object, quote
+from gw.secret import Secret
+from gw.sse import Event, EventTooLarge, SSEDecoder
+
+
+class AnthropicCodec:
+    """A `gw.adapter.Codec` for the Messages API, on whichever host it is spoken."""
+
+    __slots__ = (
+        "_backend",
+        "_created",
+        "_decoder",
+        "_failure",
+        "_id",
+        "_model",
+        "_plan",
+        "_reader",
+        "_secrets",
+        "_timestamp",
+        "losses",
+        "summary",
+        "wire",
+    )
+
+    def __init__(self, request: Request, wire: WireRequest, plan: Plan) -> None:
+        candidate = request.candidate
+        self.wire = wire
+        self.losses: Sequence[Loss] = plan.losses
+        self.summary = Summary()
+        self._plan = plan
+        self._id = f"chatcmpl-{request.id}"
+        self._timestamp = request.exchange.timestamp
+        self._created = int(self._timestamp)
+        self._model = candidate.answers_as
+        self._backend = candidate.backend.name
+        self._secrets: Sequence[Secret] = () if candidate.key is None else (candidate.key,)
+        self._decoder = SSEDecoder()
+        self._reader = EventReader(self._id, self._created, self._model, plan, self.summary)
+        self._failure: UpstreamError | None = None
+
+    def complete(self, content: bytes, /) -> Completion:
+        """The whole answer. Raises UpstreamError for an error in a 200, UpstreamProtocolError for no answer at all."""
+        try:
+            message = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            raise self._garbage(f"something that is not JSON: {quote(content, self._secrets)}") from None
+        if isinstance(message, dict) and (message.get("type") == "error" or message.get("error")):
+            raise from_object(message, backend=self._backend, secrets=self._secrets)
+        if not isinstance(message, dict) or not isinstance(message.get("content"), list):
+            raise self._garbage(f"no message: {quote(content, self._secrets)}")
+        try:
+            read = WholeAnswer(self._plan).read(message, self.summary)
+        except (AttributeError, TypeError):  # a field of a type that the API does not have
+            raise self._garbage(f"a message of a strange shape: {quote(content, self._secrets)}") from None
+        return Completion(
+            None,
+            {
+                "id": self._id,
+                "object": "chat.completion",
+                "created": self._created,
+                "model": self._model,
+                "choices": [read["choice"]],
+                "usage": read["usage"],
+            },
+        )
+
+    def feed(self, data: bytes, /) -> Sequence[Chunk]:
+        """The chunks that are complete with this piece.
+
+        A failure that stands behind chunks in the same piece is raised by the next call, so that none of them is lost.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            for event in self._decoder.feed(data):
+                self._read(event)
+        except EventTooLarge as error:
+            self._failure = self._garbage(str(error))
+        except UpstreamError as error:
+            self._failure = error
+        chunks = self._reader.taken()
+        if self._failure is not None and not chunks:
+            raise self._failure
+        return chunks
+
+    def finish(self) -> Sequence[Chunk]:
+        """The last chunks; UpstreamProtocolError where the stream was cut before `message_stop`."""
+        if self._failure is not None:
+            raise self._failure
+        for event in self._decoder.finish():
+            self._read(event)
+        if not self._reader.is_complete:
+            raise self._garbage("a stream that ended before its message_stop")
+        return self._reader.taken()
+
+    def fail(self, status: int, headers: Headers, content: bytes, /) -> UpstreamError:
+        """The failure behind an error status; `x-should-retry` has the last word on whether it passes."""
+        error = from_answer(status, headers, content, backend=self._backend, secrets=self._secrets, now=self._timestamp)
+        self.summary.upstream_id = headers.get("request-id") or None
+        advice = headers.get("x-should-retry")
+        if advice == "false" and error.fault in ("rate_limit", "overload", "server", "timeout"):
+            error.fault = "unavailable"  # not here again, but elsewhere
+        elif advice == "true" and error.fault == "refused":
+            error.fault = "server"
+        return error
+
+    def _read(self, event: Event) -> None:
+        if event.data == b"[DONE]":  # Claude does not send it; a gateway in between may
+            return
+        try:
+            value = orjson.loads(event.data)
+        except orjson.JSONDecodeError:
+            raise self._garbage(f"an event that is not JSON: {quote(event.data, self._secrets)}") from None
+        if isinstance(value, list):  # Google wraps its errors
+            value = value[0] if value else None
+        if not isinstance(value, dict):
+            return
+        if value.get("type") == "error" or event.name == "error" or value.get("error"):
+            raise from_object(value, backend=self._backend, secrets=self._secrets)
+        try:
+            self._reader.read(value)
+        except UpstreamProtocolError as error:
+            raise self._garbage(error.message) from None
+        except (AttributeError, TypeError):  # a field of a type that the API does not have
+            raise self._garbage(f"an event of a strange shape: {quote(event.data, self._secrets)}") from None
+
+    def _garbage(self, what: str) -> UpstreamProtocolError:
+        return UpstreamProtocolError(f'backend "{self._backend}" sent {what}', upstream_status=200)

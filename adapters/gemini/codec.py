@@ -1,0 +1,361 @@
+"""One exchange with Gemini: what is sent, and the answer, whole or streamed, in OpenAI's objects."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from gw.adapter import WireRequest
+from gw.adapters.gemini.candidate import Candidate, Delta
+from gw.adapters.gemini.draft import Draft
+from gw.adapters.gemini.framing import Framing, framing_of
+from gw.adapters.gemini.metadata import (
+    FAILURES,
+    annotations_of,
+    finish_reason,
+    logprobs_object,
+    native_reason,
+    usage_object,
+    usage_of,
+)
+from gw.chat_parts import as_function_call
+from gw.document import Chunk, Completion
+from gw.errors import GatewayError, UpstreamError, UpstreamProtocolError
+from gw.message import Headers, Loss, Request, Summary
+from gw.provider_errors import from_answer, from_object, quote
+from gw.sse import EventTooLarge
+
+
+class GeminiCodec:
+    """See `gw.adapter.Codec`. `keep` stores a thought signature under a tool call's id."""
+
+    def __init__(
+        self,
+        wire: WireRequest,
+        request: Request,
+        draft: Draft,
+        keep: Callable[[str, str], None],
+        *,
+        is_deprecated: bool = False,
+        is_grounded: bool = False,
+    ) -> None:
+        self.wire = wire
+        self.losses: Sequence[Loss] = draft.losses
+        self.summary = Summary()
+        self._request = request
+        self._names = draft.names
+        self._keep = keep
+        self._is_deprecated = is_deprecated  # the client reads `function_call`
+        self._is_grounded = is_grounded  # citations may come, whose places need the whole text
+        self._id = f"chatcmpl-{request.id}"
+        self._created = int(request.exchange.timestamp)
+        self._model = request.candidate.answers_as
+        self._stream: Framing | None = None
+        self._head = b""  # the first bytes of a stream, to quote where it turns out to be none
+        self._candidates: dict[int, Candidate] = {}
+        self._ids = 0
+        self._counts: Mapping[str, Any] | None = None
+        self._block: Mapping[str, Any] | None = None  # promptFeedback of a prompt that was refused
+        self._error: GatewayError | None = None  # to be raised once what came before it is given out
+
+    # --- whole ----------------------------------------------------------------------------------------------------
+
+    def complete(self, content: bytes) -> Completion:
+        """See `gw.adapter.Codec`."""
+        value = self._parse(content)
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if not isinstance(value, dict):
+            raise self._garbage(content)
+        if value.get("error"):
+            raise self._told(value)
+        self._note(value)
+        choices = [self._choice(found, at) for at, found in enumerate(value.get("candidates") or ())]
+        if not choices:
+            if self._block is None:
+                raise self._garbage(content)
+            choices = [self._blocked_choice()]
+        self._settle(choices[0]["finish_reason"])
+        completion: dict[str, Any] = {
+            "id": self._id,
+            "object": "chat.completion",
+            "created": self._created,
+            "model": self._model,
+            "choices": choices,
+        }
+        if self._counts is not None:
+            completion["usage"] = usage_object(self._counts)
+        return Completion(value=completion)
+
+    def _choice(self, found: Mapping[str, Any], at: int) -> dict[str, Any]:
+        candidate = self._candidate(found.get("index", at))
+        delta = self._read(candidate, found)
+        self._join(delta, candidate.close())
+        native = candidate.finish or "STOP"
+        reason = finish_reason(native, candidate.calls > 0)
+        content = delta.pop("content", None)
+        if content is None and reason in ("stop", "length") and "images" not in delta and "audio" not in delta:
+            content = ""
+        message = {"role": "assistant", "content": content, "refusal": None, **delta}
+        for call in message.get("tool_calls") or ():
+            del call["index"]
+        self._add_audio_id(message)
+        annotations = annotations_of(found, content or "")
+        if annotations:
+            message["annotations"] = annotations
+        choice = {"index": candidate.index, "message": message, "finish_reason": self._old(reason, message)}
+        choice["native_finish_reason"] = native
+        if "logprobsResult" in found:
+            choice["logprobs"] = logprobs_object(found["logprobsResult"])
+        return choice
+
+    @staticmethod
+    def _join(delta: Delta, rest: Delta) -> None:
+        for name, value in rest.items():
+            delta[name] = delta[name] + value if name in delta else value
+
+    def _old(self, reason: str, message: dict[str, Any]) -> str:
+        """The finish reason, and the message changed in place, for a client of `functions`."""
+        if not self._is_deprecated:
+            return reason
+        as_function_call(message)
+        return "function_call" if reason == "tool_calls" else reason
+
+    def _blocked_choice(self) -> dict[str, Any]:
+        block = self._block or {}
+        message = {"role": "assistant", "content": None, "refusal": block.get("blockReasonMessage")}
+        return {
+            "index": 0,
+            "message": message,
+            "finish_reason": "content_filter",
+            "native_finish_reason": self.summary.native_finish_reason,
+        }
+
+    # --- streamed -------------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> Sequence[Chunk]:
+        """See `gw.adapter.Codec`. A failure behind good events in one piece is raised by the next call."""
+        if self._error is not None:
+            raise self._error
+        if self._stream is None:
+            data = data.lstrip()
+            if not data:
+                return ()
+            self._head = data[:400]
+            self._stream = framing_of(data)
+        try:
+            values = self._stream.feed(data)
+        except EventTooLarge as error:
+            raise self._protocol(str(error)) from None
+        return self._chunks(values)
+
+    def finish(self) -> Sequence[Chunk]:
+        """See `gw.adapter.Codec`."""
+        if self._error is None and self._stream is not None:
+            try:
+                values = self._stream.finish()
+            except ValueError as error:
+                raise self._protocol(f"was cut short: {error}") from None
+            chunks = self._chunks(values)
+        else:
+            chunks = []
+        if self._error is not None:
+            raise self._error
+        if not self._candidates and self._block is not None:
+            chunks += self._blocked_chunks()
+        elif not self._candidates:
+            raise self._protocol(f"ended without an answer: {quote(self._head)}")
+        elif any(candidate.finish is None for candidate in self._candidates.values()):
+            raise self._protocol("was cut short: no finish reason came")
+        for candidate in self._candidates.values():
+            chunks += self._last_chunks(candidate)
+        if self._counts is not None:
+            last = {**self._chunk([]).peek(), "usage": usage_object(self._counts)}
+            chunks.append(Chunk(None, last))
+        return chunks
+
+    def _chunks(self, values: Sequence[bytes]) -> list[Chunk]:
+        """Chunks of whole events. An error is raised where it comes first, else kept for the next call."""
+        chunks: list[Chunk] = []
+        try:
+            for value in values:
+                try:
+                    event = orjson.loads(value)
+                except orjson.JSONDecodeError:
+                    raise self._garbage(value) from None
+                if isinstance(event, dict):
+                    self._event(event, chunks)
+                elif isinstance(event, list) and all(isinstance(one, dict) for one in event):
+                    for one in event:
+                        self._event(one, chunks)
+                else:
+                    raise self._garbage(value)
+        except GatewayError as error:
+            if not chunks:
+                raise
+            self._error = error
+        finally:
+            if self._counts is not None:
+                self.summary.usage = usage_of(self._counts)
+        return chunks
+
+    def _event(self, event: Mapping[str, Any], chunks: list[Chunk]) -> None:
+        if event.get("error"):
+            raise self._told(event)
+        self._note(event)
+        for found in event.get("candidates") or ():
+            index = found.get("index", 0)
+            candidate = self._candidates.get(index)
+            if candidate is None:
+                candidate = self._candidate(index)
+                chunks.append(self._delta_chunk(candidate, {"role": "assistant", "content": ""}))
+            delta = self._read(candidate, found)
+            if self._is_grounded and "content" in delta:
+                candidate.texts.append(delta["content"])
+            if len(found) <= 2:  # content and index: nearly every event
+                if delta:
+                    chunks.append(self._delta_chunk(candidate, delta))
+                continue
+            if "groundingMetadata" in found or "citationMetadata" in found:
+                annotations = annotations_of(found, "".join(candidate.texts))
+                if annotations:
+                    delta["annotations"] = annotations
+            if delta:
+                chunks.append(self._delta_chunk(candidate, delta))
+            if "logprobsResult" in found:
+                logprobs = logprobs_object(found["logprobsResult"])
+                chunks.append(self._chunk([{"index": index, "delta": {}, "logprobs": logprobs, "finish_reason": None}]))
+
+    def _last_chunks(self, candidate: Candidate) -> list[Chunk]:
+        rest = candidate.close()
+        chunks = [self._delta_chunk(candidate, rest)] if rest else []
+        native = candidate.finish or "STOP"
+        reason = self._old(finish_reason(native, candidate.calls > 0), {})
+        if candidate.index == 0:
+            self._settle(reason)
+        choice = {"index": candidate.index, "delta": {}, "finish_reason": reason, "native_finish_reason": native}
+        chunks.append(self._chunk([choice]))
+        return chunks
+
+    def _blocked_chunks(self) -> list[Chunk]:
+        self._settle("content_filter")
+        choice = self._blocked_choice()
+        refusal = choice.pop("message")["refusal"]
+        first = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+        if refusal:
+            first["delta"] = {"role": "assistant", "content": "", "refusal": refusal}
+        return [self._chunk([first]), self._chunk([{**choice, "delta": {}}])]
+
+    def _delta_chunk(self, candidate: Candidate, delta: Delta) -> Chunk:
+        if self._is_deprecated and "tool_calls" in delta:
+            is_first = delta["tool_calls"][0]["index"] == 0
+            as_function_call(delta)
+            if not is_first:  # that form has room for one call
+                del delta["function_call"]
+        if "audio" in delta:
+            self._add_audio_id(delta)
+        return self._chunk([{"index": candidate.index, "delta": delta, "finish_reason": None}])
+
+    def _chunk(self, choices: list[dict[str, Any]]) -> Chunk:
+        return Chunk(
+            None,
+            {
+                "id": self._id,
+                "object": "chat.completion.chunk",
+                "created": self._created,
+                "model": self._model,
+                "choices": choices,
+            },
+        )
+
+    # --- both -----------------------------------------------------------------------------------------------------
+
+    def _read(self, candidate: Candidate, found: Mapping[str, Any]) -> Delta:
+        """What a candidate holds as a delta. Raises UpstreamError where the model failed at it."""
+        content = found.get("content")
+        try:
+            delta = candidate.read(content.get("parts") or ()) if content else {}
+        except (ValueError, AttributeError, TypeError) as error:
+            raise self._protocol(f"sent parts that its API does not know: {error}") from None
+        if "content" in delta:
+            self.summary.output_characters += len(delta["content"])
+        if "reasoning_content" in delta:
+            self.summary.output_characters += len(delta["reasoning_content"])
+        reason = found.get("finishReason")
+        if reason is not None:
+            candidate.finish = native_reason(reason)
+            self.summary.native_finish_reason = candidate.finish
+            if candidate.finish in FAILURES:
+                raise self._failed(candidate.finish, found.get("finishMessage"))
+        return delta
+
+    def _candidate(self, index: int) -> Candidate:
+        candidate = self._candidates[index] = Candidate(index, self._names, self._new_id, self._keep)
+        return candidate
+
+    def _new_id(self) -> str:
+        """A tool call id that no other answer has: clients may choose request ids, hence the time beside it."""
+        self._ids += 1
+        seed = f"{self._request.id} {self._request.exchange.timestamp!r} {self._ids}"
+        return "call_" + hashlib.blake2b(seed.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+
+    def _add_audio_id(self, holder: dict[str, Any]) -> None:
+        if "audio" in holder:
+            holder["audio"] = {"id": f"audio_{self._request.id}", "expires_at": self._created, **holder["audio"]}
+
+    def _note(self, value: Mapping[str, Any]) -> None:
+        """Keep what an answer or event says about itself."""
+        summary = self.summary
+        counts = value.get("usageMetadata")
+        if counts:
+            self._counts = counts
+        if summary.upstream_id is None:
+            summary.upstream_id = value.get("responseId")
+            summary.model = value.get("modelVersion")
+        feedback = value.get("promptFeedback")
+        if feedback and feedback.get("blockReason"):
+            self._block = feedback
+            summary.native_finish_reason = str(feedback["blockReason"])
+
+    def _settle(self, reason: str) -> None:
+        self.summary.finish_reason = reason
+        if self._counts is not None:
+            self.summary.usage = usage_of(self._counts)
+
+    # --- failures -------------------------------------------------------------------------------------------------
+
+    def fail(self, status: int, headers: Headers, content: bytes) -> UpstreamError:
+        """See `gw.adapter.Codec`."""
+        key = self._request.candidate.key
+        return from_answer(
+            status,
+            headers,
+            content,
+            backend=self.wire.backend,
+            secrets=() if key is None else (key,),
+            now=self._request.exchange.timestamp,
+        )
+
+    def _parse(self, content: bytes) -> Any:
+        try:
+            return orjson.loads(content)
+        except orjson.JSONDecodeError:
+            raise self._garbage(content) from None
+
+    def _told(self, value: Any) -> UpstreamError:
+        return from_object(value, backend=self.wire.backend)
+
+    def _garbage(self, content: bytes) -> UpstreamProtocolError:
+        return self._protocol(f"sent what is no answer of its API: {quote(content)}")
+
+    def _protocol(self, what: str) -> UpstreamProtocolError:
+        return UpstreamProtocolError(f'the answer of backend "{self.wire.backend}" {what}')
+
+    def _failed(self, native: str, message: Any) -> UpstreamError:
+        detail = f": {message}" if message else ""
+        return UpstreamError(
+            f'backend "{self.wire.backend}" ended its answer with {native}{detail[:500]}', upstream_status=200
+        )

@@ -1,0 +1,278 @@
+"""One exchange with Ollama: what is sent, and the answer, one JSON object or a line for each piece."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from gw.adapter import WireRequest
+from gw.chat_parts import as_function_call, sniff_image
+from gw.document import Chunk, Completion
+from gw.errors import GatewayError, UpstreamError, UpstreamProtocolError
+from gw.message import Headers, Loss, Request, Summary, Usage
+from gw.provider_errors import from_answer, from_object, quote
+from gw.sse import EventTooLarge, NDJSONDecoder
+
+Delta = dict[str, Any]
+
+
+class OllamaCodec:
+    """See `gw.adapter.Codec`."""
+
+    def __init__(
+        self, wire: WireRequest, request: Request, losses: Sequence[Loss], *, is_deprecated: bool = False
+    ) -> None:
+        self.wire = wire
+        self.losses = losses
+        self.summary = Summary()
+        self._request = request
+        self._is_deprecated = is_deprecated  # the client reads `function_call`
+        self._id = f"chatcmpl-{request.id}"
+        self._created = int(request.exchange.timestamp)
+        self._model = request.candidate.answers_as
+        self._lines = NDJSONDecoder()
+        self._head = b""  # the first bytes of a stream, to quote where it turns out to be none
+        self._has_begun = False
+        self._calls = 0
+        self._last: Mapping[str, Any] | None = None  # the line that says done
+        self._error: GatewayError | None = None  # to be raised once what came before it is given out
+
+    # --- whole ----------------------------------------------------------------------------------------------------
+
+    def complete(self, content: bytes) -> Completion:
+        """See `gw.adapter.Codec`."""
+        value = self._parse(content)
+        self._check(value, content)
+        if not isinstance(value.get("message"), dict):
+            raise self._garbage(content)
+        delta = self._read(value)
+        reason = self._finish(value)
+        calls = delta.get("tool_calls")
+        message = {"role": "assistant", "content": None if calls else "", "refusal": None, **delta}
+        for call in calls or ():
+            del call["index"]
+        if self._is_deprecated:
+            as_function_call(message)
+        choice = {"index": 0, "message": message, "finish_reason": reason}
+        choice["native_finish_reason"] = self.summary.native_finish_reason
+        if value.get("logprobs"):
+            choice["logprobs"] = _logprobs(value["logprobs"])
+        completion: dict[str, Any] = {
+            "id": self._id,
+            "object": "chat.completion",
+            "created": self._created,
+            "model": self._model,
+            "choices": [choice],
+        }
+        usage = self._usage_object()
+        if usage is not None:
+            completion["usage"] = usage
+        return Completion(value=completion)
+
+    # --- streamed -------------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> Sequence[Chunk]:
+        """See `gw.adapter.Codec`. A failure behind good lines in one piece is raised by the next call."""
+        if self._error is not None:
+            raise self._error
+        if not self._head:
+            self._head = data[:400]
+        try:
+            lines = self._lines.feed(data)
+        except EventTooLarge as error:
+            raise self._protocol(str(error)) from None
+        return self._chunks(lines)
+
+    def finish(self) -> Sequence[Chunk]:
+        """See `gw.adapter.Codec`."""
+        chunks = [] if self._error is not None else self._chunks(self._lines.finish())
+        if self._error is not None:
+            raise self._error
+        if self._last is None:
+            what = "was cut short: no line says done" if self._has_begun else f"is empty: {quote(self._head)}"
+            raise self._protocol(what)
+        reason = self._finish(self._last)
+        choice = {"index": 0, "delta": {}, "finish_reason": reason}
+        choice["native_finish_reason"] = self.summary.native_finish_reason
+        chunks.append(self._chunk([choice]))
+        usage = self._usage_object()
+        if usage is not None:
+            chunks.append(Chunk(None, {**self._chunk([]).peek(), "usage": usage}))
+        return chunks
+
+    def _chunks(self, lines: Sequence[bytes]) -> list[Chunk]:
+        """Chunks of whole lines. An error is raised where it comes first, else kept for the next call."""
+        chunks: list[Chunk] = []
+        try:
+            for line in lines:
+                self._line(line, chunks)
+        except GatewayError as error:
+            if not chunks:
+                raise
+            self._error = error
+        return chunks
+
+    def _line(self, line: bytes, chunks: list[Chunk]) -> None:
+        value = self._parse(line)
+        self._check(value, line)
+        if self._last is not None:
+            raise self._protocol("goes on after its end")
+        if not self._has_begun:
+            self._has_begun = True
+            first = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+            chunks.append(self._chunk([first]))
+        delta = self._read(value)
+        logprobs = value.get("logprobs")
+        if delta or logprobs:
+            if self._is_deprecated and "tool_calls" in delta:
+                is_first = delta["tool_calls"][0]["index"] == 0
+                as_function_call(delta)
+                if not is_first:  # that form has room for one call
+                    del delta["function_call"]
+            choice = {"index": 0, "delta": delta, "finish_reason": None}
+            if logprobs:
+                choice["logprobs"] = _logprobs(logprobs)
+            chunks.append(self._chunk([choice]))
+        if value.get("done"):
+            self._last = value
+            self.summary.usage = _usage_of(value)
+
+    def _chunk(self, choices: list[dict[str, Any]]) -> Chunk:
+        return Chunk(
+            None,
+            {
+                "id": self._id,
+                "object": "chat.completion.chunk",
+                "created": self._created,
+                "model": self._model,
+                "choices": choices,
+            },
+        )
+
+    # --- both -----------------------------------------------------------------------------------------------------
+
+    def _check(self, value: Any, raw: bytes) -> None:
+        if not isinstance(value, dict):
+            raise self._garbage(raw)
+        if value.get("error"):
+            raise from_object(value, backend=self.wire.backend)
+
+    def _read(self, value: Mapping[str, Any]) -> Delta:
+        """The message of an answer or a line as a delta, without a role; empty where it holds nothing."""
+        message = value.get("message")
+        delta: Delta = {}
+        if not message:
+            return delta
+        try:
+            thinking, content = message.get("thinking"), message.get("content")
+            if thinking:
+                delta["reasoning_content"] = thinking
+                self.summary.output_characters += len(thinking)
+            if content:
+                delta["content"] = content
+                self.summary.output_characters += len(content)
+            if message.get("tool_calls"):
+                delta["tool_calls"] = [self._call(call) for call in message["tool_calls"]]
+            if message.get("images"):
+                delta["images"] = [_image(data) for data in message["images"]]
+        except (AttributeError, TypeError, KeyError) as error:
+            raise self._protocol(f"holds a message that its API does not know: {error!r}") from None
+        return delta
+
+    def _call(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        function = call["function"]
+        arguments = function.get("arguments")
+        if not isinstance(arguments, str):
+            arguments = orjson.dumps({} if arguments is None else arguments).decode()
+        index = self._calls
+        self._calls += 1
+        return {
+            "index": index,
+            "id": call.get("id") or self._new_id(),
+            "type": "function",
+            "function": {"name": function["name"], "arguments": arguments or "{}"},
+        }
+
+    def _new_id(self) -> str:
+        """A tool call id that no other answer has: clients may choose request ids, hence the time beside it."""
+        seed = f"{self._request.id} {self._request.exchange.timestamp!r} {self._calls}"
+        return "call_" + hashlib.blake2b(seed.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+
+    def _finish(self, value: Mapping[str, Any]) -> str:
+        """OpenAI's finish reason for the last line. UpstreamProtocolError where it is no answer to a chat."""
+        native = str(value.get("done_reason") or "stop")
+        if native in ("load", "unload"):
+            raise self._protocol(f"is no answer to a chat: it ended with {native}")
+        reason = "length" if native == "length" else "stop"
+        if self._calls and reason == "stop":
+            reason = "function_call" if self._is_deprecated else "tool_calls"
+        self._last = value
+        self.summary.finish_reason = reason
+        self.summary.native_finish_reason = native
+        self.summary.model = value.get("model")
+        self.summary.usage = _usage_of(value)
+        return reason
+
+    def _usage_object(self) -> dict[str, Any] | None:
+        usage = self.summary.usage
+        if usage is None:
+            return None
+        return {
+            "prompt_tokens": usage.prompt,
+            "completion_tokens": usage.completion,
+            "total_tokens": usage.total,
+        }
+
+    # --- failures -------------------------------------------------------------------------------------------------
+
+    def fail(self, status: int, headers: Headers, content: bytes) -> UpstreamError:
+        """See `gw.adapter.Codec`."""
+        key = self._request.candidate.key
+        return from_answer(
+            status,
+            headers,
+            content,
+            backend=self.wire.backend,
+            secrets=() if key is None else (key,),
+            now=self._request.exchange.timestamp,
+        )
+
+    def _parse(self, content: bytes) -> Any:
+        try:
+            return orjson.loads(content)
+        except orjson.JSONDecodeError:
+            raise self._garbage(content) from None
+
+    def _garbage(self, content: bytes) -> UpstreamProtocolError:
+        return self._protocol(f"is none of its API: {quote(content)}")
+
+    def _protocol(self, what: str) -> UpstreamProtocolError:
+        return UpstreamProtocolError(f'the answer of backend "{self.wire.backend}" {what}')
+
+
+def _usage_of(value: Mapping[str, Any]) -> Usage | None:
+    """Tokens; the prompt's are left out where it was cached whole. None where nothing is told."""
+    if "eval_count" not in value and "prompt_eval_count" not in value:
+        return None
+    return Usage(prompt=value.get("prompt_eval_count") or 0, completion=value.get("eval_count") or 0)
+
+
+def _image(data: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": f"data:{sniff_image(data) or 'image/png'};base64,{data}"}}
+
+
+def _logprobs(tokens: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    content = [
+        {**_token(one), "top_logprobs": [_token(top) for top in one.get("top_logprobs") or ()]} for one in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _token(one: Mapping[str, Any]) -> dict[str, Any]:
+    token = one.get("token") or ""
+    given = one.get("bytes")
+    spelt = given if given is not None else list(token.encode("utf-8", "surrogatepass"))
+    return {"token": token, "logprob": one.get("logprob", 0.0), "bytes": spelt}

@@ -1,0 +1,109 @@
+"""OpenAI and every host that speaks its chat completions: the client's own bytes there, the provider's own back."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urlsplit
+
+from gw.adapter import WireRequest
+from gw.adapters.openai.codec import OpenAICodec
+from gw.adapters.openai.dialects import DIALECTS, Dialect, dialect_of, is_loopback
+from gw.adapters.openai.request import encode
+from gw.message import Request
+
+__all__ = ["DIALECTS", "Dialect", "OpenAI", "OpenAICodec"]
+
+
+class OpenAI:
+    """An adapter for one host. Its options:
+
+    base_url      where `/chat/completions` is, with the version: "https://api.groq.com/openai/v1"
+    headers       further fields for every request; they win over the adapter's own
+    dialect       whose departures from OpenAI to respect (a name of `DIALECTS`); by default the host tells
+    organization  OpenAI-Organization
+    project       OpenAI-Project
+    api_version   Azure: the `api-version` of a resource; the model's name is then that of the deployment
+    deployment    Azure: one deployment for every model
+
+    Raises ValueError for an option that cannot be meant.
+    """
+
+    key_envs: tuple[str, ...] = ("OPENAI_API_KEY",)
+    needs_key: bool = True
+    default_base_url = "https://api.openai.com/v1"
+    capabilities: frozenset[str] = frozenset({"functions", "images", "stream"})
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None = None,
+        headers: dict[str, str] | None = None,
+        dialect: str | None = None,
+        organization: str | None = None,
+        project: str | None = None,
+        api_version: str | None = None,
+        deployment: str | None = None,
+    ) -> None:
+        self.base_url = (base_url or self.default_base_url).rstrip("/").removesuffix("/chat/completions")
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f'base_url must begin with http:// or https:// and a host, not "{base_url}"')
+        if parts.query or parts.fragment or "@" in parts.netloc:
+            raise ValueError("base_url holds no key, query or fragment: use api_key_env, api_version and headers")
+        if dialect is not None and dialect not in DIALECTS:
+            raise ValueError(f'unknown dialect "{dialect}" (known: {", ".join(DIALECTS)})')
+        self.dialect = dialect_of(parts.hostname, parts.port) if dialect is None else DIALECTS[dialect]
+        # A key goes only to the host whose key it is: OPENAI_API_KEY is never offered to somebody else.
+        self.key_envs = (self.dialect.key_env,) if self.dialect.key_env else ()
+        self.needs_key = bool(self.dialect.hosts) and not is_loopback(parts.hostname)
+        self._api_version = api_version
+        self._deployment = deployment
+        own = {"OpenAI-Organization": organization, "OpenAI-Project": project, **self.own_headers()}
+        self._headers = {
+            "content-type": "application/json",
+            "user-agent": "gw",  # some hosts turn away who does not say
+            **{name.lower(): value for name, value in own.items() if value is not None},
+        }
+        self._given = {name.lower(): value for name, value in (headers or {}).items()}
+
+    def own_headers(self) -> dict[str, str | None]:
+        """Header fields that this host wants with every request; None is not sent."""
+        return {}
+
+    def open(self, request: Request) -> OpenAICodec:
+        """Translate a request for `request.candidate`. Raises InvalidRequest for what the provider cannot do."""
+        candidate = request.candidate
+        if request.document is None:
+            raise LookupError(f"request {request.id} has no body: `translate` stands behind the step that reads it")
+        model = self._deployment or candidate.model
+        content, losses = encode(request.document, self.dialect, model, stream=request.is_stream)
+        key = candidate.key
+        headers = {**self._headers, "accept": "text/event-stream" if request.is_stream else "application/json"}
+        if key and self.dialect.key_header == "bearer":
+            headers["authorization"] = f"Bearer {key.reveal()}"
+        elif key:
+            headers["api-key"] = key.reveal()
+        wire = WireRequest(
+            method="POST",
+            url=self._url(model),
+            headers=list({**headers, **self._given}.items()),
+            content=content,
+            stream=request.is_stream,
+            backend=candidate.backend.name,
+            request_id=request.id,
+            timeouts=candidate.backend.timeouts,
+        )
+        return OpenAICodec(
+            wire,
+            losses,
+            answers_as=candidate.answers_as,
+            created=int(request.exchange.timestamp),
+            secrets=(key,) if key else (),
+        )
+
+    def _url(self, model: str) -> str:
+        if self._api_version is None:
+            return f"{self.base_url}/chat/completions"
+        path = self.base_url
+        if self.dialect.name == "azure" and not path.endswith("/models") and "/deployments/" not in path:
+            path = f"{path.removesuffix('/openai')}/openai/deployments/{quote(model, safe='')}"
+        return f"{path}/chat/completions?api-version={quote(self._api_version, safe='')}"

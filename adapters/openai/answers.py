@@ -1,0 +1,233 @@
+"""What an OpenAI-compatible provider answers, made OpenAI's: finish reasons, usage, reasoning, a whole completion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gw.adapters.openai.tool_calls import repair_calls
+from gw.errors import UpstreamError, UpstreamProtocolError
+from gw.message import Summary, Usage
+from gw.provider_errors import from_object
+from gw.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who is answering, for what is said of a failure."""
+
+    backend: str
+    secrets: Sequence[Secret] = ()
+
+    def error(self, value: Any) -> UpstreamError:
+        """The failure that an error object inside an answer means."""
+        return from_object(value, backend=self.backend, secrets=self.secrets)
+
+    def garbage(self, what: str) -> UpstreamProtocolError:
+        """The failure of an answer that is none: `what` it did, as the rest of a sentence."""
+        return UpstreamProtocolError(f'backend "{self.backend}" {what}')
+
+
+# A provider's word for why it ended, as OpenAI's. What is not here passes as `stop`, with the native word kept.
+_FINISH = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+    "function_call": "function_call",
+    "eos": "stop",
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "model_length": "length",
+    "max_tokens": "length",
+    "max_output_tokens": "length",
+    "repetition_truncation": "length",
+    "tool_use": "tool_calls",
+    "sensitive": "content_filter",
+    "safety": "content_filter",
+    "recitation": "content_filter",
+    "prohibited_content": "content_filter",
+    "blocklist": "content_filter",
+    "spii": "content_filter",
+}
+# An end that is none: the answer broke off on the provider's side.
+_BROKEN = frozenset(
+    {"error", "abort", "network_error", "insufficient_system_resource", "malformed_function_call", "failed"}
+)
+
+
+def finish_of(native: str, *, has_calls: bool) -> str:
+    """OpenAI's word for a provider's. UpstreamError where it means that the answer broke off."""
+    word = native.lower()
+    if word in _BROKEN:
+        raise UpstreamError(f"the provider broke its answer off: finish_reason {native!r}")
+    finish = _FINISH.get(word, "stop")
+    return "tool_calls" if has_calls and finish == "stop" else finish
+
+
+# --- usage ------------------------------------------------------------------------------------------------------
+
+
+def usage_in(value: dict[str, Any]) -> dict[str, Any] | None:
+    """The usage of a completion or chunk, wherever the provider put it; None where it has none (or only null)."""
+    usage = value.get("usage")
+    if not usage and isinstance(value.get("x_groq"), dict):
+        usage = value["x_groq"].get("usage")
+    return usage if isinstance(usage, dict) and usage else None
+
+
+def repair_usage(usage: dict[str, Any]) -> dict[str, Any]:
+    """Usage with cached tokens where OpenAI has them; the same object where they are there or unknown."""
+    cached = usage.get("prompt_cache_hit_tokens")  # DeepSeek
+    if cached is None:
+        cached = usage.get("cached_tokens")  # Moonshot
+    details = usage.get("prompt_tokens_details")
+    if not isinstance(cached, int) or (isinstance(details, dict) and details.get("cached_tokens") is not None):
+        return usage
+    return {**usage, "prompt_tokens_details": {**(details or {}), "cached_tokens": cached}}
+
+
+def note_usage(summary: Summary, usage: dict[str, Any]) -> None:
+    """Write an answer's tokens, and its cost where the provider reports one, into its summary."""
+    prompt_details, completion_details = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    prompt = _count(usage.get("prompt_tokens"))
+    completion = _count(usage.get("completion_tokens"))
+    # Some providers count the cached ones beside the prompt, not within it: never more than the prompt holds.
+    cached = min(_count(_in(prompt_details, "cached_tokens")), prompt)
+    summary.usage = Usage(
+        prompt=prompt,
+        completion=completion,
+        cached=cached,
+        cache_written=min(_count(_in(prompt_details, "cache_write_tokens")), prompt - cached),
+        reasoning=min(_count(_in(completion_details, "reasoning_tokens")), completion),
+    )
+    cost = _cost(usage)
+    if cost is not None:
+        summary.cost_usd, summary.cost_source = cost, "reported"
+
+
+def _cost(usage: dict[str, Any]) -> float | None:
+    """USD: OpenRouter's `cost` (and the upstream's own where its key is the user's), Perplexity's `cost.total_cost`."""
+    cost = usage.get("cost")
+    total = _amount(cost.get("total_cost") if isinstance(cost, dict) else cost)
+    if total is None or not usage.get("is_byok"):
+        return total
+    return total + (_amount(_in(usage.get("cost_details"), "upstream_inference_cost")) or 0.0)
+
+
+def _amount(value: Any) -> float | None:
+    """A number that can be an amount of something; None for everything else."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
+        return None
+    return float(value)
+
+
+def _in(holder: Any, name: str) -> Any:
+    return holder.get(name) if isinstance(holder, dict) else None
+
+
+def _count(value: Any) -> int:
+    return int(_amount(value) or 0)
+
+
+# --- content ----------------------------------------------------------------------------------------------------
+
+
+def repair_content(holder: dict[str, Any]) -> bool:
+    """Make a message's or delta's content text and its reasoning readable as `reasoning_content`, in place.
+
+    Whether anything had to change. Mistral sends a list of text and thinking parts; Groq, OpenRouter, vLLM and Ollama
+    call the text of reasoning `reasoning`, which stays beside.
+    """
+    changed = False
+    content = holder.get("content")
+    if isinstance(content, list):
+        _split_parts(holder, content)
+        changed = True
+    reasoning = holder.get("reasoning")
+    if isinstance(reasoning, str) and reasoning and not holder.get("reasoning_content"):
+        holder["reasoning_content"] = reasoning
+        changed = True
+    return changed
+
+
+def _split_parts(holder: dict[str, Any], parts: list[Any]) -> None:
+    texts: list[str] = []
+    thoughts: list[str] = []
+    for part in parts:
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, dict) and part.get("type") == "thinking":
+            thinking = part.get("thinking")
+            pieces = [thinking] if isinstance(thinking, str) else [_in(piece, "text") for piece in thinking or ()]
+            thoughts += [piece for piece in pieces if isinstance(piece, str)]
+            if part.get("signature"):
+                detail = {"type": "reasoning.text", "text": "".join(thoughts), "signature": part["signature"]}
+                holder.setdefault("reasoning_details", []).append(detail)
+        elif isinstance(part, dict) and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+    holder["content"] = "".join(texts) if texts or not thoughts else None
+    if thoughts:
+        holder["reasoning_content"] = "".join(thoughts)
+
+
+# --- a whole completion -----------------------------------------------------------------------------------------
+
+
+def repair_completion(value: dict[str, Any], summary: Summary, source: Source) -> bool:
+    """Make a whole completion OpenAI's, in place, and note what it says; whether anything had to change.
+
+    Raises UpstreamError where a choice is an error, UpstreamProtocolError where there is no choice.
+    """
+    choices = value.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise source.garbage("answered without a choice")
+    changed = False
+    for index, choice in enumerate(choices):
+        changed |= _repair_choice(choice, index, summary, source)
+    usage = usage_in(value)
+    if usage is not None:
+        repaired = repair_usage(usage)
+        if value.get("usage") is not repaired:
+            value["usage"] = repaired
+            changed = True
+        note_usage(summary, repaired)
+    return changed
+
+
+def _repair_choice(choice: dict[str, Any], index: int, summary: Summary, source: Source) -> bool:
+    if choice.get("error"):
+        raise source.error(choice["error"])
+    changed = False
+    if choice.get("index") is None:
+        choice["index"] = index
+        changed = True
+    message = choice.get("message")
+    if not isinstance(message, dict):  # Azure, where its filter took the message away
+        message = choice["message"] = {"role": "assistant", "content": None}
+        changed = True
+    if not message.get("role"):
+        message["role"] = "assistant"
+        changed = True
+    changed |= repair_content(message)
+    changed |= repair_calls(message)
+    if "content" not in message:
+        message["content"] = None
+        changed = True
+    calls = message.get("tool_calls")
+    given = choice.get("finish_reason")
+    finish = finish_of(given or "stop", has_calls=bool(calls))
+    if finish != given:
+        choice["finish_reason"] = finish
+        if given:
+            choice.setdefault("native_finish_reason", given)
+        changed = True
+    if index == 0:
+        native = choice.get("native_finish_reason") or given
+        summary.finish_reason, summary.native_finish_reason = finish, native
+    for text in (message["content"], message.get("reasoning_content")):
+        summary.output_characters += len(text) if isinstance(text, str) else 0
+    return changed

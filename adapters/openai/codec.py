@@ -1,0 +1,139 @@
+"""One exchange with a provider that speaks OpenAI: what is sent, and the provider's bytes made canonical."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from gw.adapter import WireRequest
+from gw.adapters.openai.answers import Source, repair_completion
+from gw.adapters.openai.reading import parse
+from gw.adapters.openai.stream import ChunkStream
+from gw.document import Chunk, Completion
+from gw.errors import UpstreamError, UpstreamProtocolError
+from gw.json_splice import replace_member
+from gw.message import Headers, Loss, Summary
+from gw.provider_errors import details_of, from_answer, quote
+from gw.secret import Secret
+from gw.sse import EventTooLarge, SSEDecoder
+
+
+class OpenAICodec:
+    """See `gw.adapter.Codec`. `created` (Unix seconds) stands in where the provider does not say."""
+
+    def __init__(
+        self,
+        wire: WireRequest,
+        losses: Sequence[Loss],
+        *,
+        answers_as: str,
+        created: int,
+        secrets: Sequence[Secret] = (),
+    ) -> None:
+        self.wire = wire
+        self.losses = losses
+        self.summary = Summary()
+        self._answers_as = answers_as
+        self._created = created
+        self._source = Source(wire.backend, secrets)
+        self._decoder = SSEDecoder()
+        self._failed: UpstreamError | None = None  # what the next call has to tell
+        self._stream = ChunkStream(self._source, self.summary, answers_as, created)
+
+    def complete(self, content: bytes) -> Completion:
+        """The whole answer: the provider's bytes with the client's name for the model, repaired where it must be."""
+        try:
+            value, clean = parse(content)
+        except ValueError:
+            raise self._source.garbage(
+                f"answered with {quote(content, self._source.secrets)}, which is no chat completion: check base_url"
+            ) from None
+        if not isinstance(value, dict) or value.get("error") or not isinstance(value.get("choices"), list):
+            if details_of(value) is not None:
+                raise self._source.error(value[0] if isinstance(value, list) else value)
+            raise self._source.garbage(f"answered with {quote(content, self._source.secrets)}: no chat completion")
+        self.summary.model = value.get("model") or None
+        self.summary.upstream_id = value.get("id") or None
+        changed = repair_completion(value, self.summary, self._source)
+        raw = content if clean and not changed else None
+        for name, wanted in (
+            ("id", value.get("id") or f"chatcmpl-{self.wire.request_id}"),
+            ("object", "chat.completion"),
+            ("created", value.get("created") or self._created),
+        ):
+            if value.get(name) != wanted:
+                value[name] = wanted
+                raw = None
+        if value.get("model") != self._answers_as:
+            if raw is not None:
+                raw = replace_member(raw, b"model", orjson.dumps(self._answers_as))
+            value["model"] = self._answers_as
+        return Completion(raw, value)
+
+    def feed(self, data: bytes) -> Sequence[Chunk]:
+        """The chunks that are complete with this piece of an event stream.
+
+        Content that stands before an error in the same piece is given out first; the error is raised by the next call.
+        """
+        if self._failed is not None:
+            raise self._failed
+        chunks: list[Chunk] = []
+        try:
+            self._read(data, chunks)
+        except EventTooLarge as error:
+            raise self._source.garbage(f"sent too much: {error}") from error
+        except UpstreamError as error:
+            if not any(chunk.has_content() for chunk in chunks):
+                raise
+            self._failed = error
+        return chunks
+
+    def _read(self, data: bytes, chunks: list[Chunk]) -> None:
+        """Event by event: those that fit a template are not decoded, not even cut out of the piece."""
+        stream, decoder, summary = self._stream, self._decoder, self.summary
+        position, size = 0, len(data)
+        while position < size:
+            if stream.templates and not decoder.is_inside:
+                for template in stream.templates:
+                    raw = template.fill(data, position)
+                    if raw is not None:
+                        break
+                if raw is not None:
+                    chunks.append(Chunk(raw))
+                    summary.output_characters += template.characters
+                    stream.filled += 1
+                    position = template.end
+                    continue
+            # One event, so that the template which it may teach serves the next one.
+            end = data.find(b"\n\n", position) + 2
+            if end == 1:
+                end = size
+            for name, payload in decoder.feed(data if end - position == size else data[position:end]):
+                chunks += stream.read(name, payload)
+            position = end
+
+    def finish(self) -> Sequence[Chunk]:
+        """The end of the bytes: complete after `[DONE]` or where every choice had its finish reason, else cut short."""
+        if self._failed is not None:
+            raise self._failed
+        stream = self._stream
+        chunks: list[Chunk] = []
+        try:
+            for name, payload in self._decoder.finish():
+                chunks += stream.read(name, payload)
+        except UpstreamProtocolError:
+            if not stream.is_complete:  # half an event behind the end is nobody's loss
+                raise self._cut_short() from None
+        if stream.done:
+            return chunks
+        if not stream.is_complete:
+            raise self._cut_short()
+        return [*chunks, *stream.close()]
+
+    def fail(self, status: int, headers: Headers, content: bytes) -> UpstreamError:
+        """The failure that an answer with an error status means."""
+        return from_answer(status, headers, content, backend=self._source.backend, secrets=self._source.secrets)
+
+    def _cut_short(self) -> UpstreamProtocolError:
+        return self._source.garbage("broke its stream off: no finish reason and no [DONE] came")

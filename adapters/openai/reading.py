@@ -1,0 +1,30 @@
+"""JSON as providers write it: strict first, then with the two mistakes that are seen in the wild."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import orjson
+
+# An escaped backslash, a pair of surrogates, or one without its other half (an emoji cut between two chunks).
+_SURROGATES = re.compile(
+    rb"\\\\|\\u[dD][89aAbB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+
+
+def parse(raw: bytes) -> tuple[Any, bool]:
+    """The value, and whether the bytes may be passed on as they are.
+
+    A lone surrogate becomes U+FFFD, NaN and Infinity become null; both would break the client's own parser.
+    Raises ValueError for anything else that is not JSON.
+    """
+    try:
+        return orjson.loads(raw), True
+    except orjson.JSONDecodeError:
+        whole = _SURROGATES.sub(lambda found: found[0] if len(found[0]) != 6 else rb"\ufffd", raw)
+    try:
+        return json.loads(whole, parse_constant=lambda name: None), False
+    except RecursionError:
+        raise ValueError("nested too deep") from None

@@ -1,0 +1,175 @@
+"""Load on a server: wrk for whole answers, a reader of our own for event streams."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import uvloop
+
+from benchmarks.harness.processes import OTHER_CORE, Program, cpu_seconds
+
+REQUEST = orjson.dumps(
+    {
+        "model": "gpt-4o-mini",
+        "messages": [
+            {"role": "system", "content": "You are a helpful assistant. Answer in one short paragraph."},
+            {"role": "user", "content": "Explain to me what a reverse proxy is and why somebody would want one. " * 3},
+        ],
+        "temperature": 0.7,
+        "max_tokens": 150,
+    }
+)
+
+_LUA = """
+wrk.method = "POST"
+wrk.body = [==[{body}]==]
+wrk.headers["Content-Type"] = "application/json"
+wrk.headers["Authorization"] = "Bearer sk-client"
+done = function(summary, latency, requests)
+  io.write(string.format("RESULT %d %d %.1f %d %d %.1f %d\\n", summary.requests, summary.duration,
+    latency.mean, latency:percentile(50), latency:percentile(99), latency.max,
+    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.status
+    + summary.errors.timeout))
+end
+"""
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """One run of wrk: figures per second, in microseconds of CPU per request, and in milliseconds of latency."""
+
+    per_second: float
+    cpu_us: float
+    p50_ms: float
+    p99_ms: float
+    errors: int
+    little: float  # requests per second x mean latency / connections: 1 where nothing stalled
+
+
+def wrk_path() -> str | None:
+    """Debian's wrk, where it is installed."""
+    return shutil.which("wrk")
+
+
+def whole(program: Program, connections: int, seconds: float, folder: Path, body: bytes = REQUEST) -> WholeRun:
+    """Ask for whole answers over `connections` connections."""
+    script = folder / "post.lua"
+    script.write_text(_LUA.replace("{body}", body.decode()))
+    path = wrk_path()
+    assert path is not None, "ask wrk_path() first"
+    command = ["taskset", "-c", str(OTHER_CORE), path, "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script)]
+    used = cpu_seconds(program.pid)
+    done = subprocess.run([*command, f"{program.url}/v1/chat/completions"], capture_output=True, text=True, check=True)
+    used = cpu_seconds(program.pid) - used
+    found = re.search(r"RESULT (\d+) (\d+) ([\d.]+) (\d+) (\d+) ([\d.]+) (\d+)", done.stdout)
+    assert found is not None, done.stdout
+    requests, duration = int(found[1]), int(found[2]) / 1e6
+    per_second = requests / duration
+    return WholeRun(
+        per_second=per_second,
+        cpu_us=used / requests * 1e6,
+        p50_ms=int(found[4]) / 1000,
+        p99_ms=int(found[5]) / 1000,
+        errors=int(found[7]),
+        little=per_second * float(found[3]) / 1e6 / connections,
+    )
+
+
+@dataclass(frozen=True)
+class StreamRun:
+    """One run over event streams; delays are one way, from the provider's write to the reader's read."""
+
+    events: int
+    per_second: float
+    cpu_us: float  # of the server, per event
+    core: float  # share of one core that the server used
+    p50_ms: float
+    p99_ms: float
+    first_ms: float  # median time to the first event
+    errors: int
+
+
+_STAMP = re.compile(rb'x{50}(\d{18})"')
+
+
+class _Reader(asyncio.Protocol):
+    """Asks for one stream and reads it to its end."""
+
+    def __init__(self, request: bytes) -> None:
+        self._request = request
+        self._tail = b""
+        self.delays: list[int] = []
+        self.first: float | None = None
+        self.events = 0
+        self.done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._began = time.monotonic()
+        transport.write(self._request)  # type: ignore[attr-defined]
+
+    def data_received(self, data: bytes) -> None:
+        now = time.monotonic_ns()
+        if self.first is None and b"data: " in data:
+            self.first = time.monotonic() - self._began
+        data = self._tail + data
+        cut = data.rfind(b"\n") + 1
+        data, self._tail = data[:cut], data[cut:]
+        stamps = _STAMP.findall(data)
+        self.events += len(stamps)
+        self.delays += [now - int(stamp) for stamp in stamps]
+        if self._tail.endswith(b"0\r\n\r\n") or data.endswith(b"0\r\n\r\n"):
+            self._finish(b"[DONE]" in data)
+
+    def _finish(self, is_whole: bool) -> None:
+        if not self.done.done():
+            self.done.set_result(is_whole)
+        self._transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_result(False)
+
+
+def streams(
+    program: Program, path: str, *, connections: int, count: int, model: str = "gpt-4o-mini", wants_done: bool = True
+) -> StreamRun:
+    """Read `connections` streams at once, each of `count` events."""
+    body = orjson.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": "Hi"}]})
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{program.port}\r\nContent-Type: application/json\r\n"
+    request = head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+    async def run() -> tuple[list[_Reader], float]:
+        loop = asyncio.get_running_loop()
+        began = time.monotonic()
+        readers = [
+            (await loop.create_connection(lambda: _Reader(request), "127.0.0.1", program.port))[1]
+            for _ in range(connections)
+        ]
+        await asyncio.wait_for(asyncio.gather(*(reader.done for reader in readers)), 120)
+        return readers, time.monotonic() - began
+
+    used = cpu_seconds(program.pid)
+    readers, seconds = uvloop.run(run())
+    used = cpu_seconds(program.pid) - used
+    delays = sorted(delay for reader in readers for delay in reader.delays)
+    firsts = sorted(reader.first or 0.0 for reader in readers)
+    events = sum(reader.events for reader in readers)
+    bad = sum(not reader.done.result() and wants_done for reader in readers) + (connections * count - events)
+    return StreamRun(
+        events=events,
+        per_second=events / seconds,
+        cpu_us=used / max(1, events) * 1e6,
+        core=used / seconds,
+        p50_ms=delays[len(delays) // 2] / 1e6 if delays else 0.0,
+        p99_ms=delays[int(len(delays) * 0.99)] / 1e6 if delays else 0.0,
+        first_ms=firsts[len(firsts) // 2] * 1000,
+        errors=bad,
+    )

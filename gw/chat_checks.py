@@ -1,0 +1,251 @@
+"""Every known field of a chat request against its type and range; unknown fields pass.
+
+Where providers differ the widest range that one of them documents is taken, for the provider has the last word. What
+no provider could mean is refused here, so that no adapter meets it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from gw.errors import InvalidRequest
+from gw.json_checks import (
+    Check,
+    check_boolean,
+    check_count,
+    check_object,
+    check_string,
+    fields,
+    integer,
+    listed,
+    number,
+    one_of,
+    plain_text,
+    refuse,
+    text,
+)
+from gw.message_checks import check_messages, check_parts
+
+MAX_TOOLS = 1_024  # OpenAI takes 128; a tool's schema is some hundred tokens, so a thousand fill a context window
+_SESSION_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def check_chat(body: dict[str, Any]) -> None:
+    """Check every known field. Raises InvalidRequest with `param` and the cure; null is taken as absent."""
+    if "messages" not in body:
+        raise InvalidRequest('`messages` is missing: [{"role": "user", "content": "..."}]', param="messages")
+    for field, value in body.items():
+        check = _FIELDS.get(field)
+        if check is None:
+            _check_spelling(field)
+        elif value is not None or field == "messages":
+            check(field, value)
+
+
+def _check_spelling(field: str) -> None:
+    # Servers written in Go read names without regard to case: `Model` would name the model behind our back.
+    known = field.casefold()
+    if known != field and known in _FIELDS:
+        raise InvalidRequest(f"unknown field `{field[:64]}`: write `{known}`", param=known)
+
+
+# --- tools ------------------------------------------------------------------------------------------------------
+
+
+def _check_tools(param: str, tools: Any) -> None:
+    """Objects are tools of the model, strings are names of CLI tools, never both (contract C6)."""
+    if not isinstance(tools, list):
+        refuse(param, "a list of tools", tools)
+    check_count(param, len(tools), MAX_TOOLS, "tools")
+    strings = sum(isinstance(tool, str) for tool in tools)
+    if strings and strings < len(tools):
+        raise InvalidRequest(
+            f"`{param}` mixes names of CLI tools with tool objects: put the names into `cli_tools`", param=param
+        )
+    check = _check_cli_tool if strings else _check_tool
+    for index, tool in enumerate(tools):
+        check(f"{param}[{index}]", tool)
+
+
+def _check_tool(place: str, tool: Any) -> None:
+    if not isinstance(tool, dict):
+        refuse(place, "a tool object or the name of a CLI tool", tool)
+    kind = tool.get("type", "function")
+    if kind == "function":
+        _function_tool(place, tool)
+    elif kind == "custom":
+        _custom_tool(place, tool)
+    else:  # providers have tools of their own: `openrouter:web_search`
+        _name(f"{place}.type", kind)
+
+
+def _check_cli_tool(place: str, name: Any) -> None:
+    _name(place, name)
+    if name.startswith("-"):  # it becomes part of a command line
+        refuse(place, "the name of a CLI tool, which does not begin with a dash", name)
+
+
+def _check_tool_choice(param: str, choice: Any) -> None:
+    if isinstance(choice, str):
+        _tool_choice_word(param, choice)
+    elif isinstance(choice, dict):
+        kind = choice.get("type")
+        _tool_choice_type(f"{param}.type", kind)
+        _TOOL_CHOICES[str(kind)](param, choice)
+    else:
+        refuse(param, "a string or an object", choice)
+
+
+def _check_function_call(param: str, choice: Any) -> None:
+    if isinstance(choice, str):
+        _function_call_word(param, choice)
+    else:
+        _named(param, choice)
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------
+
+
+def _check_stop(param: str, stop: Any) -> None:
+    if isinstance(stop, str):
+        return
+    if not isinstance(stop, list):
+        refuse(param, "a string or a list of strings", stop)
+    _stops(param, stop)
+
+
+def _check_response_format(param: str, value: Any) -> None:
+    _response_format(param, value)
+    if value["type"] == "json_schema":
+        _json_schema_format(param, value)
+
+
+def _check_strings_by_name(param: str, value: Any) -> None:
+    check_object(param, value)
+    for name, item in value.items():
+        if not isinstance(item, str):
+            refuse(f"{param}.{name[:64]}", "a string", item)
+
+
+def _check_logit_bias(param: str, value: Any) -> None:
+    check_object(param, value)
+    for token, bias in value.items():
+        _bias(f"{param}.{token[:64]}", bias)
+
+
+def _check_voice(param: str, value: Any) -> None:
+    if isinstance(value, dict):
+        fields({"id": _name})(param, value)
+    else:
+        _name(param, value)
+
+
+def _check_predicted(param: str, value: Any) -> None:
+    if isinstance(value, list):
+        check_parts(param, value)
+    elif not isinstance(value, str):
+        refuse(param, "a string or a list of text parts", value)
+
+
+def _check_session_id(param: str, value: Any) -> None:
+    if not isinstance(value, str) or not _SESSION_ID.fullmatch(value):
+        refuse(
+            param,
+            "the `session_id` of an earlier answer, a UUID in lower case; leave it out to begin a session",
+            value,
+        )
+
+
+def _check_directory(param: str, value: Any) -> None:
+    _path(param, value)
+    if "\0" in value:
+        refuse(param, "a path without NUL", value)
+
+
+_name = plain_text(512)
+_path = text(4096)
+_bias = number(-100, 100)
+_stops = listed(check_string, 256, "strings")
+_definition = fields(
+    {"name": _name}, {"description": check_string, "parameters": check_object, "strict": check_boolean}
+)
+_function_tool = fields({"function": _definition})
+_custom_tool = fields({"custom": fields({"name": _name}, {"description": check_string, "format": check_object})})
+_named = fields({"name": _name})
+_tool_choice_word = one_of("none", "auto", "required", "any")  # any: Mistral's word for required
+_tool_choice_type = one_of("function", "custom", "allowed_tools")
+_TOOL_CHOICES: dict[str, Check] = {
+    "function": fields({"function": _named}),
+    "custom": fields({"custom": _named}),
+    "allowed_tools": fields(
+        {
+            "allowed_tools": fields(
+                {"mode": one_of("auto", "required"), "tools": listed(check_object, MAX_TOOLS, "tools")}
+            )
+        }
+    ),
+}
+_function_call_word = one_of("none", "auto")
+_response_format = fields(
+    # beside OpenAI's three and its two for custom tools: TGI, Together, vLLM
+    {"type": one_of("text", "json_object", "json_schema", "grammar", "python", "json", "regex", "structural_tag")}
+)
+_json_schema_format = fields(
+    {
+        "json_schema": fields(
+            {"name": _name}, {"description": check_string, "schema": check_object, "strict": check_boolean}
+        )
+    }
+)
+_cli_tools = listed(_check_cli_tool, MAX_TOOLS, "names of CLI tools")
+
+_FIELDS: dict[str, Check] = {
+    "messages": check_messages,
+    "model": plain_text(256),
+    "temperature": number(0, 2),
+    "top_p": number(0, 1),
+    "top_k": integer(-1),  # vLLM: -1 is all of them
+    "min_p": number(0, 1),
+    "frequency_penalty": number(-2, 2),
+    "presence_penalty": number(-2, 2),
+    "repetition_penalty": number(0, 10),
+    "n": integer(1, 128),
+    "max_tokens": integer(1),
+    "max_completion_tokens": integer(1),
+    "stop": _check_stop,
+    "seed": integer(),
+    "logprobs": check_boolean,
+    "top_logprobs": integer(0, 20),
+    "logit_bias": _check_logit_bias,
+    "stream": check_boolean,
+    "stream_options": fields({}, {"include_usage": check_boolean, "include_obfuscation": check_boolean}),
+    "tools": _check_tools,
+    "tool_choice": _check_tool_choice,
+    "parallel_tool_calls": check_boolean,
+    "functions": listed(_definition, MAX_TOOLS, "functions"),
+    "function_call": _check_function_call,
+    "response_format": _check_response_format,
+    "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh", "max", "default"),
+    "reasoning": fields({}, {"effort": _name, "max_tokens": integer(0), "enabled": check_boolean}),
+    "verbosity": one_of("low", "medium", "high"),
+    "modalities": listed(one_of("text", "audio", "image"), 8, "modalities", least=1),
+    "audio": fields({}, {"format": _name, "voice": _check_voice}),
+    "prediction": fields({"type": one_of("content"), "content": _check_predicted}),
+    "metadata": _check_strings_by_name,
+    "moderation": check_object,
+    "user": check_string,
+    "safety_identifier": check_string,
+    "prompt_cache_key": check_string,
+    "prompt_cache_retention": check_string,
+    "prompt_cache_options": check_object,
+    "service_tier": _name,
+    "store": check_boolean,
+    "web_search_options": check_object,
+    "backend": plain_text(256),
+    "session_id": _check_session_id,
+    "working_directory": _check_directory,
+    "cli_tools": _cli_tools,
+    "allowed_tools": _cli_tools,
+    "disallowed_tools": _cli_tools,
+}

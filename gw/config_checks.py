@@ -1,0 +1,128 @@
+"""What no single component can see: the order of the pipeline, the names of backends, and who may reach the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from gw.near import near
+from gw.options import dotted
+from gw.pipeline import is_head_only, side
+from gw.settings import ServerOptions
+
+
+def order_problems(pipeline: Sequence[tuple[str, Any]]) -> list[str]:
+    """What is wrong with the order of (name, class), outermost first."""
+    names = [name for name, _ in pipeline]
+    problems = []
+    for needed, why in (
+        ("route", "nothing would choose a backend"),
+        ("translate", "nothing would reach a provider"),
+    ):
+        if needed not in names:
+            problems.append(f'pipeline: "{needed}" is missing: {why}; put it in, and do not switch it off')
+    order = [name for name in names if name in ("route", "fallback", "translate")]
+    if order != sorted(order, key=("route", "fallback", "translate").index):
+        problems.append(
+            f"pipeline: {', '.join(order)} stand in the wrong order: route chooses, fallback tries again, "
+            "translate asks"
+        )
+    return problems + _head_only_problems(pipeline) + _side_problems(pipeline)
+
+
+def _head_only_problems(pipeline: Sequence[tuple[str, Any]]) -> list[str]:
+    last = max((index for index, (_, layer) in enumerate(pipeline) if is_head_only(layer)), default=-1)
+    problems = []
+    for name, layer in pipeline[: last + 1]:
+        if not is_head_only(layer):
+            after = pipeline[last][0]
+            problems.append(
+                f'pipeline: "{name}" stands before "{after}", which decides on the head alone, and would find no body '
+                f'there; put "{name}" behind "{after}", or, if it needs no body, give its class head_only = True'
+            )
+    return problems
+
+
+def _side_problems(pipeline: Sequence[tuple[str, Any]]) -> list[str]:
+    names = [name for name, _ in pipeline]
+    if "translate" not in names:
+        return []
+    border = names.index("translate")
+    problems = []
+    for index, (name, layer) in enumerate(pipeline):
+        where = side(layer)
+        if where not in ("call", "wire"):
+            problems.append(f'pipeline: "{name}" has side = "{where}"; a side is "call" or "wire"')
+        elif where == "wire" and index < border:
+            problems.append(f'pipeline: "{name}" works on the provider\'s wire: put it behind "translate"')
+        elif where == "call" and index > border:
+            problems.append(
+                f'pipeline: "{name}" works on the client\'s request: put it before "translate", '
+                'or, if it is made for the provider\'s wire, give its class side = "wire"'
+            )
+    return problems
+
+
+def unknown_backends(middleware: Mapping[str, Any], names: Collection[str]) -> list[str]:
+    """Names in `fallback.chain`, `route.default_backend`, rules and keys that no backend has."""
+    problems = []
+    for path, name in _references(middleware):
+        if name not in names:
+            problems.append(
+                f'{path}: no backend is called "{name}"{near(name, names)} (there are: {", ".join(names)}); '
+                "configure it under [backends], or take the name out"
+            )
+    return problems
+
+
+def _references(middleware: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(TOML path, name) wherever a backend is referred to; wrong types are told where the options are checked."""
+    found: list[tuple[str, object]] = []
+    route = _enabled(middleware, "route")
+    if "default_backend" in route:
+        found.append(("middleware.route.default_backend", route["default_backend"]))
+    for index, rule in enumerate(_list(route.get("rules"))):
+        if isinstance(rule, Mapping):
+            path = f"middleware.route.rules[{index}]"
+            found.append((f"{path}.backend", rule.get("backend")))
+            found += _each(f"{path}.backends", rule.get("backends"))
+    found += _each("middleware.fallback.chain", _enabled(middleware, "fallback").get("chain"))
+    keys = _enabled(middleware, "auth").get("keys")
+    for name, key in keys.items() if isinstance(keys, Mapping) else ():
+        if isinstance(key, Mapping):
+            found += _each(dotted("middleware.auth.keys", name) + ".backends", key.get("backends"))
+    return [(path, name) for path, name in found if isinstance(name, str)]
+
+
+def _each(path: str, entries: object) -> list[tuple[str, object]]:
+    names = [entry.get("backend") if isinstance(entry, Mapping) else entry for entry in _list(entries)]
+    return [(f"{path}[{index}]", name) for index, name in enumerate(names)]
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _enabled(middleware: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = middleware.get(name)
+    return table if isinstance(table, Mapping) and table.get("enabled") is not False else {}
+
+
+def key_problems(server: ServerOptions, auth: object, variables: Mapping[str, str]) -> list[str]:
+    """Whether others could use the gateway, and its keys, without one. `auth` is its table, None where it is off."""
+    if server.is_loopback or _has_key(auth, variables):
+        return []
+    return [
+        f"server.host: {server.host} can be reached from other machines, and no key protects it; set API_AUTH_TOKEN "
+        '(see [middleware.auth]), or bind to this machine alone with host = "127.0.0.1"'
+    ]
+
+
+def _has_key(auth: object, variables: Mapping[str, str]) -> bool:
+    if not isinstance(auth, Mapping) or auth.get("mode") == "off":
+        return False
+    if auth.get("token") or auth.get("token_env", "API_AUTH_TOKEN") in variables:
+        return True
+    keys = auth.get("keys")
+    entries = keys.values() if isinstance(keys, Mapping) else ()
+    return any(isinstance(key, Mapping) and (key.get("token") or key.get("token_env") in variables) for key in entries)

@@ -1,0 +1,240 @@
+"""Anybody's backend in document B's shape: `chat_completion` and `chat_completion_stream`, made a Provider.
+
+The class has a `type`, `async chat_completion(request, config)` that returns a chat completion as a dict (or its text),
+an async generator `chat_completion_stream(request, config)` of chunks (or pieces of text), `supports_streaming()`,
+`supports_tools()`, `supports_images()`, and optionally `validate_config(config)`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gw.backend import Timeouts
+from gw.document import Chunk, Completion
+from gw.errors import GatewayError, UpstreamError, UpstreamProtocolError
+from gw.message import Request, Response, Summary, Usage
+from gw.secret import Secret
+from gw.stream import Stream
+
+logger = logging.getLogger("gw.backend")
+
+
+@dataclass(frozen=True)
+class BackendConfig:
+    """What a custom backend is handed with each call: its table in gateway.toml. Times are seconds."""
+
+    id: str
+    type: str
+    api_key: Secret | None = None
+    base_url: str | None = None
+    models: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeouts: Timeouts = Timeouts()  # noqa: RUF009 (frozen)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # every other key of the table
+
+
+def is_custom(factory: Any) -> bool:
+    """Whether a class has document B's shape and is neither an Adapter nor a Provider of ours."""
+    ours = any(callable(getattr(factory, method, None)) for method in ("open", "answer"))
+    return callable(getattr(factory, "chat_completion", None)) and not ours
+
+
+class CustomBackend:
+    """A Provider around such an object. Its failures become UpstreamError (502); a GatewayError passes as it is."""
+
+    def __init__(self, backend: Any, config: BackendConfig, *, now: Callable[[], float] = time.time) -> None:
+        self._backend = backend
+        self._config = config
+        self._now = now
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What its `supports_...()` say; True where it has no such method."""
+        questions = {"stream": "supports_streaming", "functions": "supports_tools", "images": "supports_images"}
+        return frozenset(name for name, question in questions.items() if self._says(question))
+
+    def problems(self) -> list[str]:
+        """What its `validate_config` finds wrong."""
+        validate = getattr(self._backend, "validate_config", None)
+        if validate is None:
+            return []
+        verdict = validate(self._config)
+        if not isinstance(verdict, Mapping) or not isinstance(verdict.get("errors", []), Sequence):
+            return ['validate_config must return {"valid": bool, "errors": [...]}']
+        errors = [str(error) for error in verdict.get("errors", [])]
+        if verdict.get("valid", not errors) and not errors:
+            return []
+        return errors or ["validate_config refused it without saying why"]
+
+    async def answer(self, request: Request, /) -> Response:
+        """The object's answer as a completion, or as a stream where one is asked for."""
+        chat = {**request.chat, "model": request.candidate.model}
+        summary = Summary()
+        if request.is_stream:
+            pieces = self._calling(lambda: self._backend.chat_completion_stream(chat, self._config))
+            if not hasattr(pieces, "__anext__"):
+                raise self._protocol_error("chat_completion_stream is no async generator: use `async def` and `yield`")
+            return Response(_PieceStream(self, pieces, request.candidate.model, summary), summary=summary)
+        answer = await self._awaiting(self._calling(lambda: self._backend.chat_completion(chat, self._config)))
+        completion = self._completion(answer, request.candidate.model)
+        _summarise(summary, completion)
+        return Response(Completion(value=completion), summary=summary)
+
+    def _says(self, question: str) -> bool:
+        method = getattr(self._backend, question, None)
+        return True if method is None else bool(method())
+
+    def _calling(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:
+            raise self.failure(error) from error
+
+    async def _awaiting(self, answer: Any) -> Any:
+        try:
+            return await answer if hasattr(answer, "__await__") else answer
+        except Exception as error:
+            raise self.failure(error) from error
+
+    def failure(self, error: Exception) -> GatewayError:
+        """Anybody's exception as one of ours: the border. Its text may hold anything and stays in the cause."""
+        if isinstance(error, GatewayError):
+            return error
+        return UpstreamError(f'backend "{self._config.id}" failed: {type(error).__name__}')
+
+    def _protocol_error(self, what: str) -> UpstreamProtocolError:
+        return UpstreamProtocolError(f'backend "{self._config.id}": {what}')
+
+    def _completion(self, answer: Any, model: str) -> dict[str, Any]:
+        if isinstance(answer, str):
+            answer = {"choices": [{"message": {"content": answer}}]}
+        if not isinstance(answer, Mapping) or not isinstance(answer.get("choices"), Sequence):
+            raise self._protocol_error("chat_completion must return a chat completion with choices, or its text")
+        choices = [self._choice(choice, index) for index, choice in enumerate(answer["choices"])]
+        return {**self.frame("chat.completion", model), **answer, "choices": choices}
+
+    def _choice(self, choice: Any, index: int) -> dict[str, Any]:
+        message = choice.get("message") if isinstance(choice, Mapping) else None
+        if not isinstance(message, Mapping):
+            raise self._protocol_error(f"choices[{index}] has no message")
+        finish = "tool_calls" if message.get("tool_calls") else "stop"
+        whole = {"role": "assistant", "content": None, **message}
+        return {"index": index, "finish_reason": finish, **choice, "message": whole}
+
+    def frame(self, kind: str, model: str) -> dict[str, Any]:
+        """The outer fields of an answer or chunk of one."""
+        return {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "object": kind,
+            "created": int(self._now()),
+            "model": model,
+        }
+
+    def fields(self, piece: Any) -> dict[str, Any]:
+        """One piece of a stream as the fields of a chunk. Raises UpstreamProtocolError."""
+        if isinstance(piece, str):
+            return {"choices": [{"index": 0, "delta": {"content": piece}}]}
+        if isinstance(piece, Mapping):
+            choices = piece.get("choices", [])
+            if isinstance(choices, Sequence) and all(isinstance(choice, Mapping) for choice in choices):
+                return {**piece, "choices": choices}
+        raise self._protocol_error("chat_completion_stream must yield chunks or text")
+
+
+class _PieceStream(Stream):
+    """One id for the whole stream, the role first, a finish reason at the end."""
+
+    __slots__ = ("_begun", "_ended", "_finished", "_frame", "_owner", "_pieces", "_summary", "_tools")
+
+    def __init__(self, owner: CustomBackend, pieces: AsyncIterator[Any], model: str, summary: Summary) -> None:
+        self._owner = owner
+        self._pieces = pieces
+        self._frame = owner.frame("chat.completion.chunk", model)
+        self._summary = summary
+        summary.model = model
+        self._begun: dict[int, None] = {}  # the choices that have had their role, in order
+        self._tools: set[int] = set()  # ... that call tools
+        self._finished: set[int] = set()
+        self._ended = False
+
+    async def read(self) -> Sequence[Chunk]:
+        if self._ended:
+            return ()
+        try:
+            piece = await anext(self._pieces)
+        except StopAsyncIteration:
+            self._ended = True
+            return self._finish()
+        except Exception as error:
+            self._ended = True
+            raise self._owner.failure(error) from error
+        return (self._chunk(self._owner.fields(piece)),)
+
+    async def aclose(self) -> None:
+        self._ended = True
+        close = getattr(self._pieces, "aclose", None)
+        if close is None:
+            return
+        try:
+            await close()
+        except Exception:  # anybody's `finally`: closing never raises
+            logger.exception("a custom backend's stream failed while it was closed")
+
+    def _chunk(self, fields: Mapping[str, Any]) -> Chunk:
+        usage = fields.get("usage")
+        if isinstance(usage, Mapping):
+            self._summary.usage = _usage(usage)
+        choices = [self._choice(choice) for choice in fields["choices"]]
+        return Chunk(value={**fields, **self._frame, "choices": choices})
+
+    def _choice(self, choice: Mapping[str, Any]) -> dict[str, Any]:
+        index = choice.get("index", 0)
+        delta = dict(choice.get("delta") or {})
+        if index not in self._begun:
+            self._begun[index] = None
+            delta = {"role": "assistant", **delta}
+        if delta.get("tool_calls"):
+            self._tools.add(index)
+        if isinstance(delta.get("content"), str):
+            self._summary.output_characters += len(delta["content"])
+        finish = choice.get("finish_reason")
+        if finish is not None:
+            self._finished.add(index)
+            self._summary.finish_reason = finish
+        return {**choice, "index": index, "delta": delta, "finish_reason": finish}
+
+    def _finish(self) -> Sequence[Chunk]:
+        """A generator that returned has ended well: the finish reasons that it left out."""
+        open_choices = [index for index in self._begun if index not in self._finished]
+        if not open_choices:
+            return ()
+        reasons = {index: "tool_calls" if index in self._tools else "stop" for index in open_choices}
+        choices = [{"index": index, "delta": {}, "finish_reason": reason} for index, reason in reasons.items()]
+        self._summary.finish_reason = reasons[open_choices[0]]
+        return (Chunk(value={**self._frame, "choices": choices}),)
+
+
+def _summarise(summary: Summary, completion: Mapping[str, Any]) -> None:
+    summary.model = completion.get("model")
+    summary.upstream_id = completion.get("id")
+    if completion["choices"]:
+        first = completion["choices"][0]
+        summary.finish_reason = first["finish_reason"]
+        content = first["message"].get("content")
+        summary.output_characters = len(content) if isinstance(content, str) else 0
+    if isinstance(completion.get("usage"), Mapping):
+        summary.usage = _usage(completion["usage"])
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    details = usage.get("prompt_tokens_details") or {}
+    return Usage(
+        prompt=int(usage.get("prompt_tokens") or 0),
+        completion=int(usage.get("completion_tokens") or 0),
+        cached=int(details.get("cached_tokens") or 0),
+    )

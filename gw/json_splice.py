@@ -1,0 +1,73 @@
+"""Small changes to the bytes of a JSON object, without writing the rest of it anew.
+
+Exact or not at all: a member is replaced only where it is proven to be the object's own and the only one of its name,
+so that no nested member is touched and no second one of the same name is left to win.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import orjson
+
+SCAN_LIMIT = 64 * 1024  # bytes that are scanned by a pattern in search of a member (about 1 ms)
+
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]]', re.DOTALL)
+_COLON = re.compile(rb"\s*:\s*")
+_SCALAR = re.compile(rb'"(?:[^"\\]++|\\.)*+"|null|true|false|-?[0-9][0-9.eE+-]*')
+_QUOTE, _BACKSLASH = 0x22, 0x5C
+_ESCAPED_LETTER = re.compile(rb"\\u00[4-7][0-9a-fA-F]")
+_OPEN = b"{["
+
+
+def replace_member(raw: bytes, name: bytes, value: bytes) -> bytes | None:
+    """The same JSON object with another value (JSON) for one top-level member; None where `find_member` finds none."""
+    span = find_member(raw, name)
+    return None if span is None else b"".join((raw[: span[0]], value, raw[span[1] :]))
+
+
+def find_member(raw: bytes, name: bytes) -> tuple[int, int] | None:
+    """Where the value of a top-level member stands that holds a string, number, bool or null.
+
+    `raw` must be a valid JSON object, `name` plain ASCII letters. None where the member is missing, is there twice,
+    holds an object or array, or stands too far in: then the object has to be written anew.
+    """
+    key = b'"' + name + b'"'
+    first = raw.find(key)
+    if first < 0:
+        return None
+    if raw.find(key, first + len(key)) < 0:
+        end = first + len(key)
+        # The same name may be written with escapes further on; letters are \\u004x to \\u007x.
+        if raw.find(b"\\u00", end) >= 0 and _ESCAPED_LETTER.search(raw, end):
+            return None
+    else:
+        end = len(raw)
+    return _own_member(raw, key, end) if end <= SCAN_LIMIT else None
+
+
+def _own_member(raw: bytes, key: bytes, end: int) -> tuple[int, int] | None:
+    """Where the value of the only top-level member of that name stands."""
+    depth = 0
+    found: tuple[int, int] | None = None
+    for token in _TOKEN.finditer(raw, 0, end):
+        byte = raw[token.start()]
+        if byte != _QUOTE:
+            depth += 1 if byte in _OPEN else -1
+        elif depth == 1 and (colon := _COLON.match(raw, token.end())):
+            if _BACKSLASH in token[0]:
+                return None  # a name in escapes: it may be this one
+            if token[0] == key:
+                scalar = _SCALAR.match(raw, colon.end())
+                if scalar is None or found is not None:
+                    return None
+                found = scalar.span()
+    return found
+
+
+def append_members(raw: bytes, members: dict[str, Any]) -> bytes:
+    """The same JSON object with more members at its end. It must not have members of those names."""
+    end = raw.rstrip()[:-1].rstrip()
+    separator = b"" if end.endswith(b"{") else b","
+    return b"".join((end, separator, orjson.dumps(members)[1:]))

@@ -1,0 +1,56 @@
+"""The keys that this gateway knows, taken out of any text that is about to be kept or shown."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from urllib.parse import quote, quote_plus
+
+from gw.secret import Secret
+
+SHORTEST = 6  # characters; a shorter "key" is a word, and taking it out would spoil every text
+HIDDEN = "***"
+
+
+class KnownSecrets:
+    """The configured keys in every form in which they travel: plain, JSON-escaped, URL-encoded, base64.
+
+    Secrets shorter than 6 characters are left alone.
+    """
+
+    __slots__ = ("_needles",)
+
+    def __init__(self, secrets: Iterable[Secret] = ()) -> None:
+        needles = {form for secret in secrets if len(value := secret.reveal()) >= SHORTEST for form in _forms(value)}
+        self._needles = tuple(sorted(needles, key=len, reverse=True))  # a key that contains another goes first
+
+    def are_in(self, text: str) -> bool:
+        """Whether any known secret is in the text."""
+        return any(needle in text for needle in self._needles)
+
+    def scrub(self, text: str) -> str:
+        """The text with each known secret replaced by `***`."""
+        for needle in self._needles:
+            if needle in text:
+                text = text.replace(needle, HIDDEN)
+        return text
+
+    def __bool__(self) -> bool:
+        return bool(self._needles)
+
+    def __repr__(self) -> str:
+        return "KnownSecrets(***)"
+
+
+def _forms(value: str) -> set[str]:
+    raw = value.encode("utf-8", "surrogatepass")
+    forms = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    forms |= {quote(raw, safe=""), quote(raw), quote_plus(raw)}
+    # Base64 of `user:KEY` or `Bearer KEY` shows the key at one of three offsets; the ends that mix with neighbours
+    # are cut off.
+    for offset in range(3):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            text = encode(b"\0" * offset + raw).decode().rstrip("=")
+            forms.add(text[(0, 2, 3)[offset] : len(text) - (1 if (offset + len(raw)) % 3 else 0)])
+    return {form for form in forms if len(form) >= SHORTEST}

@@ -1,0 +1,183 @@
+"""The SQLite file of the request log: opened with care, written in small transactions, kept short."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from gw.request_log import BadRow, CannotWrite
+from gw.request_log.rows import Row, Rows
+from gw.request_log.schema import (
+    ADD_ATTEMPT,
+    ATTEMPT_NAMES,
+    FINISH_REQUEST,
+    REQUEST_NAMES,
+    START_REQUEST,
+    STARTED_NAMES,
+    migrate,
+    refuse_foreign,
+)
+
+DAY = 86_400_000  # milliseconds
+STALE = DAY  # a started row of another machine is given up after this long
+_BAD_VALUE = (  # what the values themselves are to blame for
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    sqlite3.DataError,
+    ValueError,
+    OverflowError,
+)
+
+
+class Database:
+    """One connection, used by one thread. Every method raises CannotWrite where SQLite or the disk refuses."""
+
+    def __init__(self, path: Path, *, is_durable: bool, busy_timeout: float) -> None:
+        """Open the file, creating it and its folder where they are missing. `busy_timeout` in seconds."""
+        self._path = path
+        with _told():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(path.parent):
+                if not path.exists():
+                    _remove_leftovers(path)
+                    # Only its owner reads it: it holds what people wrote. An existing file is never opened here, its
+                    # closing would take away SQLite's own locks.
+                    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+                self._connection = sqlite3.connect(
+                    path, isolation_level=None, timeout=busy_timeout, check_same_thread=False
+                )
+                try:
+                    self._file = _identity(path)
+                    refuse_foreign(self._connection)
+                    self._connection.execute("PRAGMA journal_mode = WAL")
+                    self._connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+                    migrate(self._connection)
+                except BaseException:
+                    self._connection.close()
+                    raise
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether the path no longer leads to the open file: somebody deleted, moved or replaced it."""
+        return _identity(self._path) != self._file
+
+    def wait_for_locks(self, seconds: float) -> None:
+        """How long a lock of somebody else is waited for; 0 gives up on it at once."""
+        with _told():
+            self._connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+
+    def write(self, finished: Sequence[Rows], started: Sequence[Row] = ()) -> None:
+        """Add rows in one transaction, all or none."""
+        requests = [tuple(map(row.request.get, REQUEST_NAMES)) for row in finished]
+        attempts = [tuple(map(attempt.get, ATTEMPT_NAMES)) for row in finished for attempt in row.attempts]
+        with self._transaction() as connection:
+            connection.executemany(FINISH_REQUEST, requests)
+            connection.executemany(ADD_ATTEMPT, attempts)
+            connection.executemany(START_REQUEST, [tuple(map(row.get, STARTED_NAMES)) for row in started])
+
+    def mark_lost(self, instance: str, now: float) -> int:
+        """Give up the started rows of processes that are no more; `now` in Unix milliseconds. How many there were."""
+        query = "SELECT DISTINCT instance FROM requests WHERE state = 'started'"
+        lost = 0
+        with _told():
+            owners = [str(owner) for (owner,) in self._connection.execute(query)]
+        for owner in owners:
+            if owner == instance:
+                continue
+            before = now if _is_gone(owner, instance) else now - STALE
+            with self._transaction() as connection:
+                lost += connection.execute(
+                    "UPDATE requests SET state = 'lost', error = 'the gateway stopped before the answer ended', "
+                    "error_type = 'api_error', error_code = 'lost' "
+                    "WHERE state = 'started' AND instance = ? AND timestamp <= ?",
+                    (owner, before),
+                ).rowcount
+        return lost
+
+    def delete_before(self, timestamp: float, *, batch: int) -> bool:
+        """Delete up to `batch` exchanges older than `timestamp` (Unix ms); whether there may be more."""
+        with self._transaction() as connection:
+            old = connection.execute(
+                "SELECT id FROM requests WHERE timestamp < ? LIMIT ?", (timestamp, batch)
+            ).fetchall()
+            connection.executemany("DELETE FROM attempts WHERE request_row = ?", old)
+            connection.executemany("DELETE FROM requests WHERE id = ?", old)
+        return len(old) == batch
+
+    def close(self) -> None:
+        """Let go of the file. Never raises."""
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        connection = self._connection
+        with _told():
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """SQLite's and the system's exceptions as ours, in words."""
+    try:
+        yield
+    except _BAD_VALUE as error:
+        raise BadRow(f"{type(error).__name__}: {error}") from error
+    except (sqlite3.Error, OSError) as error:
+        raise CannotWrite(str(error) or type(error).__name__) from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time opens the file: the first removes what a deleted one left and makes the tables."""
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _remove_leftovers(path: Path) -> None:
+    # Somebody deleted the database but not its companions. A process that has not noticed yet still maps the old
+    # index; sharing that with a new file would mix two databases.
+    for suffix in ("-wal", "-shm", "-journal"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _is_gone(owner: str, instance: str) -> bool:
+    """Whether the process that wrote `host:pid:start` certainly no longer lives, as seen from `instance`."""
+    host, _, pid = owner.rpartition(":")[0].rpartition(":")
+    own_host, _, own_pid = instance.rpartition(":")[0].rpartition(":")
+    if host != own_host or not pid.isdecimal():
+        return False
+    if pid == own_pid:
+        return True  # this process number, but an earlier start
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False

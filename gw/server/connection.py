@@ -1,0 +1,344 @@
+"""One client's connection: its requests one after the other, each in a task of its own, each with one answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from math import inf
+from typing import cast
+
+from gw.errors import ClientGone, GatewayError, InvalidRequest
+from gw.message import Body, Request
+from gw.server.body import NO_BODY, Counted, Framing, IncomingBody, ReadByH11, WholeBody
+from gw.server.halfclose import watch
+from gw.server.head import Head, any_head, check_partial, plain_head
+from gw.server.response import LAST_CHUNK, Reply, error_reply, reply_head
+from gw.server.state import State
+from gw.server.wire import Wire
+from gw.stream import ByteStream
+
+log = logging.getLogger("gw.server")
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_JOIN = 64 * 1024  # larger bodies are not copied to stand behind their head
+_BODILESS = (204, 304)  # RFC 9110 6.4.1
+
+
+class Connection(Wire):
+    """Bytes in, answers out, strictly in order. Small while idle: h11 is asked for per request, and only if needed."""
+
+    __slots__ = ("_buffer", "_incoming", "_scanned", "task")
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state)
+        self._buffer = b""  # bytes of a request that has not begun
+        self._scanned = 0  # how much of it holds no end of a head
+        self._incoming: IncomingBody | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    # --- called by the event loop -------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        refusal = self._state.enter(self, self.address)
+        if refusal is not None:
+            self._refuse(refusal, self._state.new_id())
+        else:
+            self.wait("idle", self._state.limits.idle_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        if self.task is None:
+            if self.is_closing:
+                self.discard(len(data))
+            else:
+                self._buffer = self._buffer + data if self._buffer else data
+                self._begin()
+        elif self._incoming is not None and not self._incoming.is_complete:
+            self._incoming.arrived(data)
+        else:
+            self._buffer += data
+            self.pause()  # the next request waits its turn, in the kernel
+
+    def eof_received(self) -> bool:
+        self.has_ended = True
+        if self.task is None or not self._transport.can_write_eof():  # TLS knows no half-closed connection
+            return False
+        if self._incoming is not None:
+            self._incoming.cut_short()
+        watch(self, self._transport, self._loop)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
+        self.stop_waiting()
+        if self._incoming is not None:
+            self._incoming.fail(ClientGone("the client hung up"))
+        if self.stage == "over":
+            self.resume_writing()
+        elif self.task is not None:
+            # Not at once: a task that is cancelled before its first step never runs, and nobody would record it.
+            self._loop.call_soon(self.task.cancel)
+        self._state.leave(self, self.address)
+
+    # --- called by the server -----------------------------------------------------------------------------------
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        waiting = self._waiting
+        self.stop_waiting()
+        if waiting == "head":
+            seconds = self._state.limits.head_timeout
+            error = InvalidRequest(
+                f"the head of the request did not come within {seconds:g} s", status=408, code="request_timeout"
+            )
+            self._refuse(error, self._state.new_id())
+        elif waiting == "body" and self._incoming is not None:
+            self._incoming.expire()
+        elif waiting == "idle":
+            self.close()
+        elif waiting == "linger":
+            self._transport.abort()
+        else:
+            self.abort()
+
+    def drain(self) -> None:
+        """Close now where no request is on its way; each answer from now on is the last."""
+        if self.task is None and not self._buffer and not self.is_closing:
+            self.close()
+
+    # --- a request comes in -------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        buffer = self._buffer
+        end = buffer.find(b"\r\n\r\n", self._scanned)
+        if end < 0:
+            self._wait_for_head()
+            return
+        self._scanned = 0
+        end += 4
+        head = buffer[:end]
+        state = self._state
+        try:
+            parsed = plain_head(head, state.limits) if state.matches_plain else None
+            if parsed is None:
+                parsed = any_head(head, state.limits)
+            body = self._body_of(parsed, buffer, end)
+        except GatewayError as error:
+            self._refuse(error, state.new_id(), without_body=head.startswith(b"HEAD "))
+            return
+        headers = parsed.headers
+        request_id = headers.get("x-request-id")
+        if not request_id or not _ID.fullmatch(request_id):
+            request_id = state.new_id()
+        refusal = state.begin()
+        if refusal is not None:
+            self._refuse(refusal, request_id, without_body=parsed.method == "HEAD")
+            return
+        self.is_old = parsed.is_old
+        self.stage = "none"
+        self._waiting = ""
+        self.deadline = inf
+        request = Request(
+            method=parsed.method,
+            path=parsed.path,
+            query=parsed.query,
+            headers=headers,
+            client=self.address,
+            id=request_id,
+            body=body,
+        )
+        self.task = self._loop.create_task(self._exchange(request))
+
+    def _wait_for_head(self) -> None:
+        buffer, limits = self._buffer, self._state.limits
+        try:
+            check_partial(buffer, self._scanned, limits)
+        except GatewayError as error:
+            self._refuse(error, self._state.new_id(), without_body=buffer.startswith(b"HEAD "))
+            return
+        if self.has_ended:
+            self.close()
+            return
+        self._scanned = max(0, len(buffer) - 3)
+        if self._waiting != "head":
+            self.wait("head", limits.head_timeout)
+        self.resume()
+
+    def _body_of(self, head: Head, buffer: bytes, end: int) -> Body:
+        """The body behind a head that ends at `end`; what comes behind the body stays in the buffer."""
+        framing: Framing
+        if head.framing is None:
+            stop = end + head.length
+            if stop <= len(buffer):
+                self.body_ended(buffer[stop:])
+                return WholeBody(buffer[end:stop]) if head.length else NO_BODY
+            framing = Counted(head.length)
+        else:
+            framing = ReadByH11(head.framing, head, end, self._state.limits)
+        self._buffer = b""
+        body = self._incoming = IncomingBody(self, framing, self._state.limits)
+        if end < len(buffer):
+            body.arrived(buffer[end:])
+        body.settle()
+        if self.has_ended:
+            body.cut_short()
+        if not body.is_complete:
+            self.resume()
+        return body
+
+    def body_ended(self, surplus: bytes) -> None:
+        """The body is complete; `surplus` belongs to the next request."""
+        self._buffer = surplus
+        if surplus:
+            self.pause()
+        else:
+            self.resume()  # so that a hang-up is seen
+
+    def _refuse(self, error: GatewayError, request_id: str, *, without_body: bool = False) -> None:
+        """Answer what never reaches the handler. It is the last answer: bytes behind it get none."""
+        reply = error_reply(error)
+        body = cast(bytes, reply.body)
+        head = reply_head(reply, request_id, len(body), keep_alive=False)
+        self._transport.write(head if without_body else head + body)
+        if self._state.refused is not None:
+            self._state.refused(self.address, error)
+        self._buffer = b""
+        self._incoming = None
+        self.linger()
+
+    # --- its answer goes out ------------------------------------------------------------------------------------
+
+    async def _exchange(self, request: Request) -> None:
+        """Answer one request. Whatever happens, the client gets one answer or a broken connection, never silence."""
+        keep: bool | None = None
+        try:
+            try:
+                reply = await self._state.handler(request)
+                body = reply.body
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if self.is_lost or task is None or task.cancelling():
+                    raise
+                reply, body = _failed(request, error)
+            except Exception as error:
+                reply, body = _failed(request, error)
+            if isinstance(body, bytes):
+                keep = self._write_whole(request, reply, body)
+            else:
+                keep = await self._write_stream(request, reply, body)
+            if self.writable is not None:
+                await self.writable
+        except Exception:
+            log.exception("request %s: the answer could not be written", request.id)
+        finally:
+            self.task = None
+            self._state.end()
+            if not self.is_lost:
+                if keep is None:
+                    self.abort()
+                elif keep:
+                    self._next()
+                else:
+                    self._finish()
+
+    def _write_whole(self, request: Request, reply: Reply, body: bytes) -> bool:
+        """Write an answer in one go. Returns whether the connection can be kept."""
+        keep = self._can_keep()
+        length = None if reply.status in _BODILESS else len(body)
+        try:
+            head = reply_head(reply, request.id, length, keep_alive=keep)
+        except ValueError as error:
+            reply, body = _failed(request, error)
+            head = reply_head(reply, request.id, len(body), keep_alive=keep)
+        self.stage = "over"
+        if request.method == "HEAD" or reply.status in _BODILESS:
+            self.send(head)
+        elif len(body) <= _JOIN:
+            self.send(head + body)
+        elif not self.is_lost:
+            self._transport.writelines((head, body))
+        return keep
+
+    async def _write_stream(self, request: Request, reply: Reply, stream: ByteStream) -> bool | None:
+        """Write a stream as it comes, and close it. None: the connection has to be broken.
+
+        A stream that fails before its first bytes is an error like any other; later its end must not look complete.
+        """
+        try:
+            try:
+                return await self._pump(request, reply, stream)
+            finally:
+                has_begun, self.stage = self.stage == "stream", "over"
+                await stream.aclose()
+        except Exception as error:
+            if not has_begun:
+                return self._write_whole(request, *_failed(request, error))
+            if isinstance(error, GatewayError):
+                log.info("request %s: its stream broke: %s", request.id, error.message)
+            else:
+                log.error("request %s: its stream failed", request.id, exc_info=error)
+            # Chunks that came are delivered, the last one is missing. HTTP/1.0 has only a reset to tell it by.
+            return None if self.is_old else False
+
+    async def _pump(self, request: Request, reply: Reply, stream: ByteStream) -> bool:
+        is_bodiless = request.method == "HEAD" or reply.status in _BODILESS
+        is_chunked = not self.is_old
+        data = b"" if is_bodiless else await stream.read()
+        keep = self._can_keep()
+        chunked = is_chunked and reply.status not in _BODILESS
+        head = reply_head(reply, request.id, None, keep_alive=keep, chunked=chunked)
+        self.stage = "stream"
+        if is_bodiless:
+            self.send(head)
+            return keep
+        while data:
+            self.send(b"%b%x\r\n%b\r\n" % (head, len(data), data) if is_chunked else head + data)
+            head = b""
+            if self.writable is not None:
+                await self.writable
+            data = await stream.read()
+        self.send(head + LAST_CHUNK if is_chunked else head)
+        return keep
+
+    def _can_keep(self) -> bool:
+        """Whether another request may come behind the answer that is about to go out."""
+        if self._incoming is not None:
+            try:
+                self._incoming.settle()
+            except GatewayError:
+                return False
+            if not self._incoming.keep_alive:
+                return False
+        return not self._state.draining and not (self.has_ended and not self._buffer)
+
+    # --- between and after requests -----------------------------------------------------------------------------
+
+    def _next(self) -> None:
+        self._incoming = None
+        if self._buffer:
+            self._begin()
+        elif self._state.draining or self.has_ended:
+            self.close()
+        else:
+            self.resume()
+            self.wait("idle", self._state.limits.idle_timeout)
+
+    def _finish(self) -> None:
+        """The last answer is out."""
+        is_read = (self._incoming is None or self._incoming.is_complete) and not self._buffer
+        self._buffer = b""
+        self._incoming = None
+        if is_read or self.has_ended:
+            self.close()
+        else:
+            self.linger()
+
+
+def _failed(request: Request, error: BaseException) -> tuple[Reply, bytes]:
+    """The answer to a request whose handler raised."""
+    if not isinstance(error, GatewayError):
+        log.error("request %s: the handler failed", request.id, exc_info=error)
+        error = GatewayError(f"internal error: the gateway's log has it under request {request.id}")
+    reply = error_reply(error)
+    return reply, cast(bytes, reply.body)

@@ -1,0 +1,288 @@
+"""One request to a provider and its answer: bytes out, a head and a body back, and exactly one end.
+
+The state belongs to the exchange. Its connection is given back only once the whole answer has arrived, nothing trails
+and the reader is done with it; in every other case it is cut, at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from gw.adapter import WireRequest, WireResponse
+from gw.errors import UpstreamConnectionError, UpstreamError, UpstreamProtocolError
+from gw.message import Headers
+from gw.upstream.body import Framing, Inflate, framing
+from gw.upstream.connection import Connection
+from gw.upstream.failures import silence
+from gw.upstream.head import Head, HeadReader, Malformed, match_head
+from gw.upstream.timers import Ticker
+
+HIGH_WATER = 64 * 1024  # bytes that wait for the reader; above, the provider is paused
+JOINED = 64 * 1024  # bytes of a request's body that are copied behind its head to make one write
+
+
+class Exchange:
+    """One request and its answer: the WireBody of the WireResponse that it gives."""
+
+    __slots__ = (
+        "_authority",
+        "_body",
+        "_connection",
+        "_error",
+        "_head",
+        "_inflate",
+        "_is_committed",
+        "_is_paused",
+        "_left",
+        "_pieces",
+        "_reader",
+        "_ticker",
+        "_unread",
+        "_waiter",
+        "_wire",
+        "deadline",
+        "is_whole",
+    )
+
+    def __init__(
+        self, connection: Connection, wire: WireRequest, authority: str, ticker: Ticker, deadline: float, limit: int
+    ) -> None:
+        self.deadline = deadline  # the clock's seconds; it counts while somebody waits
+        self.is_whole = False  # the whole answer has arrived
+        self._authority = authority
+        self._connection: Connection | None = connection
+        self._error: UpstreamError | None = None
+        self._head: Head | None = None
+        self._inflate: Inflate | None = None
+        self._is_committed = False
+        self._is_paused = False
+        self._left = limit  # bytes that the body of a whole answer may still have
+        self._pieces: list[bytes] = []
+        self._reader: HeadReader | None = None  # where the head is not canonical or comes in pieces
+        self._ticker = ticker
+        self._unread = 0  # bytes in _pieces
+        self._waiter: asyncio.Future[None] | None = None
+        self._wire = wire
+        connection.exchange = self
+
+    # --- for whoever asked --------------------------------------------------------------------------------------
+
+    def send(self, head: bytes) -> None:
+        """Write the request. Nothing is awaited: the body is in memory anyway."""
+        assert self._connection is not None
+        transport, content = self._connection.transport, self._wire.content
+        if len(content) > JOINED:
+            transport.write(head)
+            transport.write(content)
+        else:
+            transport.write(head + content)
+
+    def response(self) -> WireResponse:
+        """The answer, once it has been waited for. Raises UpstreamError."""
+        head = self._head
+        if head is None:
+            assert self._error is not None
+            raise self._error
+        pairs = head.pairs
+        if head.encoding:  # undone here: nobody else shall undo it again
+            done = (b"content-encoding", b"content-length")
+            pairs = [pair for pair in pairs if pair[0] not in done]
+        return WireResponse(head.status, Headers(pairs), self)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any byte of an answer came."""
+        return self._head is not None or self._reader is not None
+
+    async def read(self) -> bytes:
+        """What has arrived, at least one byte; b"" is the complete end. Raises UpstreamError where it broke."""
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if self.is_whole:
+                self._release()
+                return b""
+            if self._is_committed:
+                self.deadline = self._ticker.clock() + self._wire.timeouts.idle
+            await self.wait()
+        pieces = self._pieces
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._unread = 0
+        if self._is_paused:
+            self._resume()
+        return data
+
+    def commit(self) -> None:
+        """The first content of a stream has been seen: from here on `idle` rules."""
+        self._is_committed = self._wire.stream
+
+    async def aclose(self) -> None:
+        """Free the connection: kept if the whole answer has arrived and nothing trails, else cut. Never raises."""
+        if self._pieces or not self.is_whole:
+            self._pieces.clear()
+            self._fail(
+                UpstreamConnectionError(f'the answer of backend "{self._wire.backend}" was closed by its reader')
+            )
+        self._release()
+
+    async def wait(self) -> None:
+        """Wait for the head or for more; where a whole answer was asked for, for all that comes without being read."""
+        if self._waiter is not None:
+            raise RuntimeError("an answer has one reader: await one read() at a time")
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._ticker.watch(self)
+        try:
+            await self._waiter
+        except BaseException:  # cancelled
+            self._fail(UpstreamConnectionError(f'the answer of backend "{self._wire.backend}" was given up'))
+            raise
+        finally:
+            self._waiter = None
+            self._ticker.forget(self)
+
+    def _release(self) -> None:
+        connection = self._connection
+        if connection is not None:
+            if self._is_paused:
+                self._resume()
+            self._connection = None
+            connection.give_back(self._head.keep_for if self._head is not None else None)
+
+    def _resume(self) -> None:
+        connection = self._connection
+        if connection is not None and not connection.transport.is_closing():
+            connection.transport.resume_reading()
+        self._is_paused = False
+
+    # --- for the connection and the clock -----------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        """Bytes of the answer have come."""
+        try:
+            if self._head is None:
+                rest = self._receive_head(data)
+                if rest is None:
+                    return
+                data = rest
+            self._receive_body(data)
+        except Malformed as problem:
+            self._fail(self._malformed(problem))
+
+    def _receive_head(self, data: bytes) -> bytes | None:
+        """What follows the head; None where that is not whole, or where the body is, too."""
+        reader = self._reader
+        if reader is None:
+            method = self._wire.method
+            head = match_head(data) if method != "HEAD" else None
+            if head is not None:
+                data = data[head.size :]
+                if head.length == len(data) <= self._left:
+                    self._receive_all(head, data)
+                    return None
+                self._begin(head)
+                return data
+            reader = self._reader = HeadReader(method)
+        head = reader.feed(data)
+        if head is None:
+            return None
+        self._begin(head)
+        return reader.rest
+
+    def _begin(self, head: Head) -> None:
+        if head.length > self._left and not self._wire.stream:
+            raise Malformed(f"its answer of {head.length} bytes is over the limit")
+        if head.encoding and head.encoding != b"identity":
+            self._inflate = Inflate(head.encoding, self._left)
+        self._body: Framing = framing(head.length)
+        self._head = head
+
+    def _receive_all(self, head: Head, body: bytes) -> None:
+        # Most whole answers come in one read: no decoder is needed for them.
+        self._head = head
+        if body:
+            self._pieces.append(body)
+        self.is_whole = True
+        self._wake()
+
+    def _receive_body(self, data: bytes) -> None:
+        body = self._body
+        is_stream = self._wire.stream
+        if data:
+            data = body.feed(data)
+            if self._inflate is not None:
+                data = self._inflate.feed(data)
+            if data:
+                self._pieces.append(data)
+                self._unread += len(data)
+                if not is_stream:
+                    self._left -= len(data)
+                    if self._left < 0:
+                        raise Malformed("its answer is over the limit")
+        if body.is_whole:
+            self._end()
+        elif self._unread > HIGH_WATER and not self._is_paused and self._connection is not None:
+            self._is_paused = True
+            self._connection.transport.pause_reading()
+        if is_stream or self.is_whole or self._is_paused:
+            self._wake()
+
+    def _end(self) -> None:
+        if self._inflate is not None:
+            self._inflate.finish()
+        self.is_whole = True
+        if self._body.has_surplus or (self._head is not None and not self._head.is_reusable):
+            self._cut()
+
+    def eof(self) -> None:
+        """The provider has closed the connection in due form."""
+        if self.is_whole:
+            return
+        if self._head is None or not self._body.eof():
+            self.lost()
+            return
+        try:
+            self._end()
+        except Malformed as problem:
+            self._fail(self._malformed(problem))
+        self._wake()
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        if not self.is_whole:
+            when = "in the middle of its answer" if self.has_begun else "before it answered"
+            self._fail(UpstreamConnectionError(f"{self._who} closed the connection {when}"))
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self._fail(silence(self._wire, is_committed=self._is_committed))
+
+    def close(self) -> None:
+        """The transport is being closed."""
+        self._fail(UpstreamConnectionError(f'the transport to backend "{self._wire.backend}" was closed'))
+
+    @property
+    def _who(self) -> str:
+        return f'backend "{self._wire.backend}": {self._authority}'
+
+    def _malformed(self, problem: Malformed) -> UpstreamProtocolError:
+        return UpstreamProtocolError(f"{self._who} broke off: {problem}")
+
+    def _fail(self, error: UpstreamError) -> None:
+        """It ends here, unless it has ended already; whoever waits is told."""
+        if self._error is None:
+            self._error = error
+        if not self.is_whole:
+            self._cut()
+        self._wake()
+
+    def _cut(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.exchange = None
+            connection.cut()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

@@ -1,0 +1,315 @@
+"""The two heads of an HTTP exchange: ours is written from a template, the provider's is read by a strict matcher.
+
+The matcher accepts canonical heads only, with exactly h11's result (a differential test holds it to that); every
+other head is h11's to judge, and what h11 refuses is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import h11
+
+MAX_HEAD = 64 * 1024  # bytes of a response's head, interim responses included
+CHUNKED = -1  # values of Head.length that are no length
+UNTIL_CLOSE = -2
+
+# What the transport itself decides for each exchange; the headers of a WireRequest may not name these.
+RESERVED_HEADERS = frozenset(
+    [
+        *("accept-encoding", "connection", "content-length", "expect", "host", "keep-alive"),
+        *("proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+    ]
+)
+
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105 (RFC 9110 5.6.2)
+_NAME = re.compile(_TOKEN)
+_TARGET = re.compile(r"[!-~]+")
+_CONTROLS = bytes(byte for byte in range(128) if (byte < 32 and byte != 9) or byte == 127)
+_REMEMBERED = 1024  # header names; adapters use a few dozen
+
+_VISIBLE = bytes(range(0x20, 0x7F))
+_NAME_BYTES = re.compile(_TOKEN.encode())
+_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: [\x20-\x7e]*)?")
+_FRAMING = (b"content-length", b"transfer-encoding", b"connection", b"content-encoding", b"keep-alive")
+_BLANK = re.compile(rb"\n\r?\n")  # where h11 sees the end of a head
+_KEEP_ALIVE = re.compile(rb"(?:^|[,;\s])timeout\s*=\s*([0-9]{1,6})(?![0-9])", re.IGNORECASE)
+_START = b"HTTP/1."
+
+
+class Malformed(Exception):
+    """The provider's bytes are not the HTTP that they claim to be. The text says what, and quotes none of them."""
+
+
+class Target(NamedTuple):
+    """A URL taken apart: where to connect, and the start of a request's head."""
+
+    scheme: str  # http | https
+    host: str  # without brackets, IDNA encoded
+    port: int
+    authority: str  # what messages may show: host, and the port where it is not the default
+    start: str  # request line, Host and Accept-Encoding
+
+
+class Head:
+    """The head of a final response. `length` is the body's in bytes, or CHUNKED, or UNTIL_CLOSE."""
+
+    __slots__ = ("encoding", "is_reusable", "keep_for", "length", "pairs", "size", "status")
+
+    def __init__(
+        self,
+        status: int,
+        pairs: list[tuple[bytes, bytes]],
+        length: int,
+        size: int,
+        is_reusable: bool = True,
+        keep_for: float | None = None,
+        encoding: bytes = b"",
+    ) -> None:
+        self.status = status
+        self.pairs = pairs  # lower-case names
+        self.length = length
+        self.size = size  # bytes of the head itself
+        self.is_reusable = is_reusable
+        self.keep_for = keep_for  # seconds that the provider keeps an idle connection
+        self.encoding = encoding  # Content-Encoding, lower case
+
+
+# --- ours -------------------------------------------------------------------------------------------------------
+
+
+def parse_target(method: str, url: str) -> Target:
+    """Take an absolute http or https URL apart. Raises ValueError, which never quotes the query."""
+    try:
+        parts = urlsplit(url)
+        host, port, username = parts.hostname, parts.port, parts.username
+    except ValueError as error:
+        raise ValueError(f"a provider's URL cannot be read: {error}") from None
+    if parts.scheme not in ("http", "https") or not host or username is not None:
+        raise ValueError("a provider's URL must be http://host or https://host, without a user name: check base_url")
+    if not host.isascii():
+        try:
+            host = host.encode("idna").decode("ascii")
+        except UnicodeError:
+            raise ValueError("a provider's host name has no IDNA form: check base_url") from None
+    path = parts.path or "/"
+    target = f"{path}?{parts.query}" if parts.query else path
+    if not _TARGET.fullmatch(target) or not _TARGET.fullmatch(host) or not _NAME.fullmatch(method):
+        raise ValueError(f"the method, host or path of a request to {host!r} holds blanks or control characters")
+    default = 443 if parts.scheme == "https" else 80
+    authority = f"[{host}]" if ":" in host else host
+    if port is not None and port != default:
+        authority = f"{authority}:{port}"
+    start = f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\nAccept-Encoding: identity\r\n"
+    return Target(parts.scheme, host, default if port is None else port, authority, start)
+
+
+class HeadWriter:
+    """Writes request heads. It remembers the header names that it has checked; values are checked each time."""
+
+    __slots__ = ("_names",)
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+
+    def write(self, start: str, headers: Sequence[tuple[str, str]], length: int | None) -> bytes:
+        """The head's bytes. `length` None: no body. Raises ValueError for names or values that cannot be sent."""
+        names = self._names
+        try:
+            lines = "".join([f"{names[name]}{value}\r\n" for name, value in headers])
+        except KeyError:
+            if len(names) >= _REMEMBERED:
+                names.clear()
+            for name, _ in headers:
+                self._learn(name)
+            return self.write(start, headers, length)
+        end = "\r\n" if length is None else f"Content-Length: {length}\r\n\r\n"
+        try:
+            head = f"{start}{lines}{end}".encode("latin-1")
+        except UnicodeEncodeError:
+            raise _unsendable(headers) from None
+        # Two control bytes a line: three lines in `start`, one or two in `end`. Any more were smuggled in.
+        expected = 2 * (len(headers) + (4 if length is None else 5))
+        if len(head) - len(head.translate(None, _CONTROLS)) != expected:
+            raise _unsendable(headers)
+        return head
+
+    def _learn(self, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a header name")
+        if name.lower() in RESERVED_HEADERS:
+            raise ValueError(f"the header {name} is the transport's own: take it out of the request's headers")
+        self._names[name] = f"{name}: "
+
+
+def _unsendable(headers: Sequence[tuple[str, str]]) -> ValueError:
+    # Values may be secret: only the name is told.
+    for name, value in headers:
+        try:
+            is_bad = any(byte in _CONTROLS for byte in value.encode("latin-1"))
+        except UnicodeEncodeError:
+            is_bad = True
+        if is_bad:
+            return ValueError(f"the value of the header {name} holds characters that HTTP cannot carry")
+    return ValueError("a header's value holds characters that HTTP cannot carry")
+
+
+# --- the provider's ---------------------------------------------------------------------------------------------
+
+
+_names: dict[bytes, bytes] = {}  # checked header names, as sent, and in lower case
+_status_lines: dict[bytes, int] = {}  # checked status lines
+
+
+def match_head(data: bytes) -> Head | None:
+    """The head that `data` begins with if it is whole and canonical; None: let HeadReader look at it.
+
+    For answers to anything but HEAD.
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0 or end > MAX_HEAD - 4:
+        return None
+    block = data[:end]
+    lines = block.split(b"\r\n")
+    if len(block.translate(None, _VISIBLE)) != 2 * len(lines) - 2:  # the CRLF between lines, else visible ASCII
+        return None
+    status = _status_lines.get(lines[0]) or _learn_status(lines[0])
+    del lines[0]
+    fields: dict[bytes, bytes] = {}
+    for line in lines:
+        name, _, value = line.partition(b": ")
+        low = _names.get(name) or _learn_name(name)
+        if low is None or not value:
+            return None
+        fields[low] = value.strip()
+    pairs = list(fields.items())
+    if len(pairs) != len(lines):
+        parts = [line.partition(b": ") for line in lines]
+        pairs = [(name.lower(), value.strip()) for name, _, value in parts]
+        names = [name for name, _ in pairs]
+        if any(names.count(name) > 1 for name in _FRAMING):
+            return None
+    return _frame(status, pairs, fields, end + 4) if status is not None else None
+
+
+def _frame(status: int, pairs: list[tuple[bytes, bytes]], fields: dict[bytes, bytes], size: int) -> Head | None:
+    length = CHUNKED
+    digits = fields.get(b"content-length")
+    if digits is not None:
+        if b"transfer-encoding" in fields or not digits.isdigit() or len(digits) > 15:
+            return None
+        length = int(digits)
+    elif fields.get(b"transfer-encoding") != b"chunked":
+        return None
+    if b"content-encoding" in fields or status == 204 or status == 304:
+        return None
+    if fields.get(b"connection", b"keep-alive") not in (b"keep-alive", b"Keep-Alive"):
+        return None
+    return Head(status, pairs, length, size, True, _keep_for(pairs) if b"keep-alive" in fields else None)
+
+
+def _learn_name(name: bytes) -> bytes | None:
+    if not _NAME_BYTES.fullmatch(name):
+        return None
+    if len(_names) >= _REMEMBERED:
+        _names.clear()
+    low = _names[name] = name.lower()
+    return low
+
+
+def _learn_status(line: bytes) -> int | None:
+    match = _STATUS_LINE.fullmatch(line)
+    if match is None:
+        return None
+    if len(_status_lines) >= _REMEMBERED:
+        _status_lines.clear()
+    status = _status_lines[line] = int(match[1])
+    return status
+
+
+class HeadReader:
+    """Reads a response's head from any pieces, skipping interim (1xx) responses."""
+
+    __slots__ = ("_buffer", "_method", "_searched", "_size", "rest")
+
+    def __init__(self, method: str) -> None:
+        self._buffer = bytearray()
+        self._method = method
+        self._searched = 0  # where the search for the blank line goes on: a drip must not cost n squared
+        self._size = 0
+        self.rest = b""  # what follows the head, once it is whole
+
+    def feed(self, data: bytes) -> Head | None:
+        """The final response's head, or None where more bytes are needed. Raises Malformed."""
+        buffer = self._buffer
+        buffer += data
+        while True:
+            if not buffer.startswith(_START[: len(buffer)]):
+                raise Malformed("its answer is not HTTP/1.1")
+            blank = _BLANK.search(buffer, self._searched)
+            size = len(buffer) if blank is None else blank.end()
+            if self._size + size > MAX_HEAD:
+                raise Malformed(f"the head of its answer is over {MAX_HEAD // 1024} KB")
+            if blank is None:
+                self._searched = max(0, size - 2)
+                return None
+            block = bytes(buffer[:size])
+            del buffer[:size]
+            self._searched = 0
+            self._size += size
+            head = None if self._method == "HEAD" else match_head(block)
+            head = head or _judge(block, self._method)
+            if head is not None:
+                self.rest = bytes(buffer)
+                return head
+
+
+def _judge(block: bytes, method: str) -> Head | None:
+    """What h11 makes of a head; None for an interim response. Raises Malformed."""
+    reader = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+    reader.send(h11.Request(method=method, target="/", headers=[("Host", "gw")]))
+    reader.send(h11.EndOfMessage())
+    reader.receive_data(block)
+    try:
+        event = reader.next_event()
+    except h11.RemoteProtocolError:
+        raise Malformed("the head of its answer is not valid HTTP") from None
+    if isinstance(event, h11.InformationalResponse) and event.status_code != 101:
+        return None
+    if not isinstance(event, h11.Response):
+        raise Malformed("it switched protocols, which nobody asked for")
+    if event.http_version not in (b"1.1", b"1.0"):
+        raise Malformed("its answer is not HTTP/1.1")
+    return _weigh(event, method, len(block))
+
+
+def _weigh(event: h11.Response, method: str, size: int) -> Head:
+    pairs = [(bytes(name), bytes(value)) for name, value in event.headers]
+    fields: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        fields[name] = fields[name] + b", " + value if name in fields else value
+    is_old = event.http_version == b"1.0"
+    is_chunked = b"transfer-encoding" in fields
+    if is_chunked and (b"content-length" in fields or is_old):
+        # RFC 9112 6.1 and 6.3: the mark of smuggling, and never sent by a server in its right mind.
+        raise Malformed("its answer has both a Content-Length and a Transfer-Encoding, or is chunked HTTP/1.0")
+    encoding = fields.get(b"content-encoding", b"").strip().lower()
+    if method == "HEAD" or event.status_code in (204, 304):
+        length, encoding = 0, b""
+    elif is_chunked:
+        length = CHUNKED
+    else:
+        length = int(fields.get(b"content-length", UNTIL_CLOSE))
+    options = {option.strip() for option in fields.get(b"connection", b"").lower().split(b",")}
+    is_reusable = not is_old and length != UNTIL_CLOSE and not options & {b"close", b"upgrade"}
+    return Head(event.status_code, pairs, length, size, is_reusable, _keep_for(pairs), encoding)
+
+
+def _keep_for(pairs: Sequence[tuple[bytes, bytes]]) -> float | None:
+    for name, value in pairs:
+        if name == b"keep-alive" and (found := _KEEP_ALIVE.search(value)):
+            return float(found[1])
+    return None

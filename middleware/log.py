@@ -1,0 +1,165 @@
+"""Every exchange becomes one row in SQLite, with its answer, its tokens, its cost and each of its attempts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from gw.backend import Backends
+from gw.document import Chunk, Completion
+from gw.errors import ConfigError
+from gw.known_secrets import KnownSecrets
+from gw.message import Exchange, Request, Response
+from gw.metrics import Metrics
+from gw.pipeline import Handler
+from gw.request_log.rows import TRUNCATED
+from gw.request_log.writer import RequestLog
+from gw.stream import Stream
+
+ROW = "gw.log.row"  # the attribute of an exchange that holds the id of its row
+ENDED = "gw.log.ended"  # ... that says that its row is final
+CONTINUES = "gw.continues"  # ... that a middleware sets before it asks on in mid-stream: the answer so far stands
+MAX_ANSWER = 8 * 1024 * 1024  # bytes of raw answer kept for one exchange
+CLOSING = 20.0  # seconds for the last rows at the end
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # status pages, scrapes and preflights: no rows
+
+
+class Log:
+    """Writes what passes to the SQLite file `path`, off the event loop.
+
+    `content` says what is kept of prompts and answers: everything but media, lengths only, or nothing. With
+    `durability` "fast" a crash may lose the last 20 ms; with "durable" the app awaits `settle` before it lets the end
+    of an answer go; else `settle` is None. Rows older than `retention_days` are deleted; 0 keeps them for ever. Where
+    the database cannot be written to, serving goes on: rows wait in `<path>.spill.jsonl`, and `problem` says why.
+    """
+
+    settle: Callable[[Exchange], Awaitable[None]] | None = None
+
+    def __init__(
+        self,
+        *,
+        path: str | Path = "logs/requests.db",
+        content: Literal["full", "redacted", "none"] = "full",
+        durability: Literal["fast", "durable"] = "fast",
+        retention_days: int = 30,
+        metrics: Metrics | None = None,
+        backends: Backends | None = None,
+        secrets: KnownSecrets | None = None,
+    ) -> None:
+        if retention_days < 0:
+            raise ConfigError([f"retention_days: found {retention_days}; expected 0 (for ever) or a number of days"])
+        self._keeps_answers = content != "none"
+        self._log = RequestLog(
+            path,
+            content=content,
+            durability=durability,
+            retention_days=retention_days,
+            secrets=secrets,
+            backends=backends,
+        )
+        if durability == "durable":
+            self.settle = self._settle
+        if metrics is not None:
+            self._publish(metrics)
+
+    async def __aenter__(self) -> Log:
+        self._log.start()
+        await self._written()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self._log.close, CLOSING)
+
+    @property
+    def problem(self) -> str | None:
+        """Why rows do not reach the database just now, for /health; None where they do."""
+        return self._log.problem
+
+    def __call__(self, request: Request, call_next: Handler) -> Awaitable[Response]:
+        exchange = request.exchange
+        if exchange.request is None:
+            exchange.request = request.document
+        if ROW not in exchange.attributes:
+            exchange.attributes[ROW] = row = self._log.new_row()
+            self._log.begin(row, exchange)
+        return self._watched(request, call_next) if self._keeps_answers else call_next(request)
+
+    def ended(self, exchange: Exchange) -> None:
+        """Write an exchange down. It is over: nothing of it changes any more."""
+        attributes = exchange.attributes
+        row = attributes.get(ROW)
+        if row is None:
+            if exchange.method in _SAFE_METHODS:
+                return
+            attributes[ROW] = row = self._log.new_row()
+        if ENDED not in attributes:
+            attributes[ENDED] = True
+            self._log.end(row, exchange)
+
+    async def flush(self) -> None:
+        """Wait until every exchange that has ended by now is written or spilled."""
+        await self._written()
+
+    async def _settle(self, exchange: Exchange) -> None:
+        """Wait until the disk has an exchange that has ended; one whose answer lacks only its last bytes is ended."""
+        self.ended(exchange)
+        if ROW in exchange.attributes:
+            await self._written()
+
+    async def _watched(self, request: Request, call_next: Handler) -> Response:
+        exchange = request.exchange
+        if exchange.response and CONTINUES not in exchange.attributes:
+            exchange.response = []  # of an earlier try, of which nothing reached the client
+        response = await call_next(request)
+        content = response.content
+        if isinstance(content, Stream):
+            response.content = content.observed(_Answer(exchange))
+        elif isinstance(content, Completion):
+            exchange.response.append(content.raw)
+        return response
+
+    async def _written(self) -> None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def resolve() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        def tell() -> None:
+            loop.call_soon_threadsafe(resolve)
+
+        self._log.when_written(tell)
+        await future
+
+    def _publish(self, metrics: Metrics) -> None:
+        log = self._log
+        metrics.watch("gw_log_rows_total", "Rows written to the request log", lambda: log.written)
+        metrics.watch("gw_log_spilled_rows_total", "Rows that went to the spill first", lambda: log.spilled)
+        metrics.watch("gw_log_lost_rows_total", "Rows that could not be kept anywhere", lambda: log.lost)
+        metrics.watch("gw_log_waiting_rows", "Rows that wait for the writer", lambda: log.waiting, kind="gauge")
+
+
+class _Answer:
+    """Keeps the raw chunks of a stream, up to a limit; they are read in the log's thread."""
+
+    __slots__ = ("_exchange", "_room")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._room = MAX_ANSWER
+
+    def chunks(self, chunks: Sequence[Chunk]) -> None:
+        kept = self._exchange.response
+        for chunk in chunks:
+            raw = chunk.raw
+            self._room -= len(raw)
+            if self._room < 0:
+                self._exchange.attributes[TRUNCATED] = True
+                return
+            kept.append(raw)
+
+    def end(self, error: BaseException | None) -> None:
+        """Nothing: the exchange's end is told to `ended`."""

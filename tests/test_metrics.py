@@ -1,0 +1,177 @@
+"""Metrics count what happened, merge over workers, and never take a label from a client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gw.errors import ClientGone, NotFound, UpstreamConnectionError, UpstreamRefused
+from gw.exposition import State, merge, text
+from gw.message import Loss, Usage
+from gw.metrics import MAX_SERIES, Family, Metrics
+from tests.exchanges import attempt, exchange, refused
+
+Key = tuple[str, frozenset[str]]
+
+
+def key(name: str, *values: str) -> Key:
+    return name, frozenset(values)
+
+
+def samples(metrics: Metrics, *others: State) -> dict[Key, float]:
+    """By name and label values, as Prometheus would read them."""
+    return dict(_samples(metrics.exposition(others).decode()))
+
+
+def _samples(exposed: str) -> Iterator[tuple[Key, float]]:
+    for family in text_string_to_metric_families(exposed):
+        for sample in family.samples:
+            yield key(sample.name, *sample.labels.values()), sample.value
+
+
+def test_an_exchange_is_counted_with_its_attempts() -> None:
+    metrics = Metrics(models=["fast-model"])
+    failed = attempt("flat", error=UpstreamConnectionError("no"), status=None, ended=100.2)
+    answered = attempt(
+        usage=Usage(prompt=10, completion=20, cached=4, reasoning=5), cost_usd=0.25, cost_source="reported"
+    )
+    answered.losses = [Loss("/a", "dropped"), Loss("/b", "changed")]
+    answered.queue_wait = 0.3
+    metrics.record(exchange(attempts=[failed, answered], degraded=True, first_content=100.04, stream=True))
+    found = samples(metrics)
+    assert found[key("gw_requests_total", "chat", "fast", "200")] == 1
+    assert found[key("gw_attempts_total", "flat", "connection")] == 1
+    assert found[key("gw_attempts_total", "fast", "ok")] == 1
+    assert found[key("gw_degraded_total", "fast")] == 1
+    assert found[key("gw_losses_total", "fast", "dropped")] == 1
+    assert found[key("gw_tokens_total", "fast", "fast-model", "input")] == 10
+    assert found[key("gw_tokens_total", "fast", "fast-model", "reasoning")] == 5
+    assert found[key("gw_cost_usd_total", "fast", "fast-model", "reported")] == 0.25
+    assert found[key("gw_request_duration_seconds_bucket", "chat", "fast", "0.5")] == 1
+    assert found[key("gw_request_duration_seconds_bucket", "chat", "fast", "0.25")] == 0
+    assert found[key("gw_request_duration_seconds_bucket", "chat", "fast", "+Inf")] == 1
+    assert found[key("gw_request_duration_seconds_sum", "chat", "fast")] == 0.5
+    assert found[key("gw_first_content_seconds_bucket", "chat", "fast", "0.05")] == 1
+    assert found[key("gw_queue_wait_seconds_count", "fast")] == 1
+    assert not any(name == "gw_streams_cut_total" for name, _ in found)
+
+
+def test_a_refused_exchange_is_counted_without_a_backend() -> None:
+    metrics = Metrics()
+    metrics.record(refused(NotFound("no")))
+    assert samples(metrics)[key("gw_requests_total", "chat", "none", "404")] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ClientGone("gone"), "client_gone"),
+        (asyncio.CancelledError(), "client_gone"),
+        (UpstreamConnectionError("reset"), "connection"),
+        (UpstreamRefused("no"), "refused"),
+        (KeyError("bug"), "gateway"),
+    ],
+)
+def test_a_cut_stream_is_counted_by_its_cause(error: BaseException, cause: str) -> None:
+    metrics = Metrics()
+    cut = attempt(error=error, first_content=100.1)
+    metrics.record(exchange(attempts=[cut], error=error, stream=True, first_content=100.1))
+    assert samples(metrics)[key("gw_streams_cut_total", "fast", cause)] == 1
+
+
+def test_a_model_that_nobody_configured_is_no_label() -> None:
+    metrics = Metrics(models=["known"])
+    metrics.record(exchange(model="from-a-client", operation="chat"))
+    exposed = metrics.exposition()
+    assert b"from-a-client" not in exposed
+    assert b"fast-model" not in exposed
+    assert samples(metrics)[key("gw_tokens_total", "fast", "other", "input")] == 10
+
+
+def test_the_number_of_series_is_bounded() -> None:
+    metrics = Metrics()
+    for number in range(MAX_SERIES + 100):
+        metrics.inc("gw_degraded_total", (f"b{number}",))
+        metrics.observe("gw_queue_wait_seconds", 1.0, (f"b{number}",))
+    state = metrics.state()
+    assert len(state["gw_degraded_total"]["series"]) == MAX_SERIES + 1
+    assert len(state["gw_queue_wait_seconds"]["series"]) == MAX_SERIES + 1
+    series = {tuple(labels): values for labels, values in state["gw_degraded_total"]["series"]}
+    assert series["other",] == [100]
+
+
+def test_the_figures_of_several_workers_are_merged() -> None:
+    clock = iter([0.0, 10.0, 30.0, 40.0, 40.0])
+    old, new = Metrics(clock=lambda: next(clock)), Metrics(clock=lambda: next(clock))
+    for metrics, times in ((old, 2), (new, 3)):
+        for _ in range(times):
+            metrics.record(exchange())
+    new.declare(Family("mine_total", "Only here"))
+    new.inc("mine_total")
+    state: State = json.loads(json.dumps(old.state()))
+    assert pickle.loads(pickle.dumps(state)) == state
+    found = samples(new, state)
+    assert found[key("gw_requests_total", "chat", "fast", "200")] == 5
+    assert found[key("gw_request_duration_seconds_count", "chat", "fast")] == 5
+    assert found[key("gw_request_duration_seconds_sum", "chat", "fast")] == 2.5
+    assert found[key("gw_uptime_seconds")] == 30.0
+    assert found[key("mine_total")] == 1
+
+
+def test_merging_changes_none_of_its_parts() -> None:
+    metrics = Metrics()
+    metrics.record(exchange())
+    state = metrics.state()
+    before = json.dumps(state)
+    merge([state, state])
+    assert json.dumps(state) == before
+
+
+def test_workers_that_disagree_about_a_metric_do_not_break_the_page() -> None:
+    one, other = Metrics(), Metrics()
+    one.declare(Family("mine_total", "", ("a",)))
+    other.declare(Family("mine_total", "", ("a", "b")))
+    one.inc("mine_total", ("x",))
+    other.inc("mine_total", ("x", "y"))
+    assert samples(one, other.state())[key("mine_total", "x")] == 1
+
+
+def test_a_label_cannot_break_out_of_its_line() -> None:
+    metrics = Metrics()
+    metrics.inc("gw_degraded_total", ('x"} 1\nfake_total 7\\',))
+    assert samples(metrics)[key("gw_degraded_total", 'x"} 1\nfake_total 7\\')] == 1
+
+
+def test_the_snapshot_is_json() -> None:
+    metrics = Metrics()
+    metrics.record(exchange())
+    found = json.loads(json.dumps(metrics.snapshot()))
+    labels = {"operation": "chat", "backend": "fast", "status": "200"}
+    assert found["gw_requests_total"] == [{"labels": labels, "value": 1}]
+    (histogram,) = found["gw_request_duration_seconds"]
+    assert (histogram["count"], histogram["sum"], histogram["buckets"]["+Inf"]) == (1, 0.5, 1)
+
+
+def test_memory_is_told() -> None:
+    assert samples(Metrics())[key("process_resident_memory_bytes")] > 1_000_000
+
+
+def test_watching_the_same_name_again_replaces_the_reader() -> None:
+    metrics = Metrics()
+    metrics.watch("gw_log_rows_total", "Rows", lambda: 1)
+    metrics.watch("gw_log_rows_total", "Rows", lambda: 2)
+    assert samples(metrics)[key("gw_log_rows_total")] == 2
+
+
+def test_a_name_that_nobody_declared_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        Metrics().inc("no_such_total")
+
+
+def test_no_figures_at_all_are_a_page_too() -> None:
+    assert text({}) == b""

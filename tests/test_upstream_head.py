@@ -1,0 +1,351 @@
+"""Heads and bodies without a socket: our matcher and our decoder never say anything else than h11."""
+
+from __future__ import annotations
+
+import gzip
+import time
+import zlib
+from itertools import pairwise
+
+import h11
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gw.upstream.body import Chunked, Inflate, Sized
+from gw.upstream.head import CHUNKED, UNTIL_CLOSE, Head, HeadReader, HeadWriter, Malformed, match_head, parse_target
+
+EXAMPLES = settings(max_examples=120, deadline=None, derandomize=True)
+
+
+# --- our heads --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "authority", "target"),
+    [
+        ("https://api.example/v1/chat", "api.example", 443, "api.example", "/v1/chat"),
+        ("https://api.example:443", "api.example", 443, "api.example", "/"),
+        ("http://api.example:8080/a?b=c#d", "api.example", 8080, "api.example:8080", "/a?b=c"),
+        ("http://[::1]:9/x", "::1", 9, "[::1]:9", "/x"),
+        ("https://b\u00fccher.example/", "xn--bcher-kva.example", 443, "xn--bcher-kva.example", "/"),
+    ],
+)
+def test_a_url_is_taken_apart(url: str, host: str, port: int, authority: str, target: str) -> None:
+    found = parse_target("POST", url)
+    assert (found.host, found.port, found.authority) == (host, port, authority)
+    assert found.start == f"POST {target} HTTP/1.1\r\nHost: {authority}\r\nAccept-Encoding: identity\r\n"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://a/?secret",
+        "http:///x?secret",
+        "http://me:secret@a/",
+        "http://a b/",
+        "http://a/secret b",
+        "http://a/b\x00secret",
+        "http://a/\u00e9secret",
+        "http://a:99999/?secret",
+        "http://[::1/?secret",
+    ],
+)
+def test_a_url_that_cannot_be_asked_is_refused_and_not_quoted(url: str) -> None:
+    with pytest.raises(ValueError, match=r"provider's|request to") as failure:
+        parse_target("POST", url)
+    assert "secret" not in str(failure.value)
+
+
+@pytest.mark.parametrize("method", ["", "GET /x HTTP/1.1\r\nX:", "G T"])
+def test_a_method_is_a_token(method: str) -> None:
+    with pytest.raises(ValueError, match="method"):
+        parse_target(method, "http://a/")
+
+
+@pytest.mark.parametrize("name", ["Host", "content-length", "Transfer-Encoding", "Connection", "Accept-Encoding"])
+def test_headers_that_are_the_transports_own_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"the header {name} is the transport's own"):
+        HeadWriter().write("", [(name, "x")], None)
+
+
+@EXAMPLES
+@given(st.lists(st.tuples(st.text(max_size=8), st.text(max_size=12)), max_size=4))
+def test_a_head_holds_exactly_the_headers_that_were_given_or_is_refused(headers: list[tuple[str, str]]) -> None:
+    writer = HeadWriter()
+    start = parse_target("POST", "http://a/x").start
+    try:
+        head = writer.write(start, headers, 3)
+    except ValueError:
+        return
+    server = h11.Connection(h11.SERVER)
+    server.receive_data(head)
+    request = server.next_event()
+    assert isinstance(request, h11.Request)
+    given_ = [(name.lower().encode(), value.strip(" \t").encode("latin-1")) for name, value in headers]
+    assert list(request.headers)[2:-1] == given_
+
+
+def test_a_value_that_cannot_be_sent_is_not_told() -> None:
+    for value in ("sk-secret\n", "sk-secret\u20ac", "sk-secret\x7f"):
+        with pytest.raises(ValueError, match="the value of the header Authorization") as failure:
+            HeadWriter().write("", [("Authorization", value)], None)
+        assert "secret" not in repr(failure.value)
+        assert failure.value.__cause__ is None
+
+
+def test_a_writer_does_not_remember_names_without_bound() -> None:
+    writer = HeadWriter()
+    for number in range(5000):
+        writer.write("a\r\nb\r\nc\r\n", [(f"X-{number}", "v")], None)
+    assert len(writer._names) <= 1025
+
+
+# --- the provider's heads ---------------------------------------------------------------------------------------
+
+
+def by_h11(block: bytes) -> tuple[int, list[tuple[bytes, bytes]], int] | None:
+    """Status, headers and length as h11 sees them."""
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(block)
+    try:
+        event = client.next_event()
+    except h11.RemoteProtocolError:
+        return None
+    if not isinstance(event, h11.Response):
+        return None
+    fields = dict(event.headers)
+    if b"transfer-encoding" in fields:
+        length = CHUNKED
+    elif b"content-length" in fields:
+        length = int(fields[b"content-length"])
+    else:
+        length = UNTIL_CLOSE
+    return event.status_code, [(bytes(name), bytes(value)) for name, value in event.headers], length
+
+
+CANONICAL = [
+    b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nServer: x\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n",
+    b"HTTP/1.1 429 Too Many\r\nretry-after: 3\r\ncontent-length: 2\r\nKeep-Alive: timeout=5\r\n\r\n",
+]
+ODD = [
+    b"\r\n",
+    b"\n",
+    b" ",
+    b"\t",
+    b":",
+    b"\0",
+    b"\r",
+    b"\x80",
+    b"Content-Length: 4\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+]
+ODD += [
+    b"connection: close\r\n",
+    b"Set-Cookie: a\r\nSet-Cookie: b\r\n",
+    b"HTTP/1.1 ",
+    b"1",
+    b"+",
+    b",",
+    b"a: \r\n",
+    b"X:y\r\n",
+]
+
+
+@st.composite
+def mutated_heads(draw: st.DrawFn) -> bytes:
+    head = draw(st.sampled_from(CANONICAL))
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(head)))
+        match draw(st.sampled_from(["insert", "delete", "replace"])):
+            case "insert":
+                head = head[:at] + draw(st.sampled_from(ODD)) + head[at:]
+            case "delete":
+                head = head[:at] + head[at + draw(st.integers(1, 4)) :]
+            case _:
+                head = head[:at] + draw(st.binary(min_size=1, max_size=2)) + head[at + 1 :]
+    return head
+
+
+@settings(EXAMPLES, max_examples=600)
+@given(mutated_heads())
+def test_the_matcher_accepts_only_what_h11_accepts_with_the_same_result(data: bytes) -> None:
+    head = match_head(data + b"body")
+    if head is None:
+        return
+    assert by_h11(data[: head.size]) == (head.status, head.pairs, head.length)
+    assert head.is_reusable
+    assert not head.encoding
+
+
+@settings(EXAMPLES, max_examples=300)
+@given(mutated_heads(), st.lists(st.integers(0, 200), max_size=4))
+def test_a_head_in_pieces_is_what_h11_makes_of_it_or_refused(data: bytes, cuts: list[int]) -> None:
+    head, rest = read_head(data + b"body", cuts)
+    if head is not None:
+        size = len(data) + 4 - len(rest)
+        judged = by_h11(data[:size])
+        assert judged is not None
+        assert (head.status, head.pairs) == judged[:2]
+        assert head.length == (0 if head.status in (204, 304) else judged[2])
+
+
+def read_head(data: bytes, cuts: list[int]) -> tuple[Head | None, bytes]:
+    reader = HeadReader("GET")
+    edges = [0, *sorted({min(cut, len(data)) for cut in cuts}), len(data)]
+    try:
+        for start, end in pairwise(edges):
+            head = reader.feed(data[start:end])
+            if head is not None:
+                return head, reader.rest + data[end:]
+    except Malformed:
+        pass
+    return None, b""
+
+
+@pytest.mark.parametrize("head", CANONICAL)
+def test_a_canonical_head_is_read_in_any_two_pieces(head: bytes) -> None:
+    wanted = match_head(head)
+    assert wanted is not None
+    for cut in range(len(head)):
+        assert read_head(head + b"body", [cut]) == (wanted, b"body")
+
+
+def test_the_canonical_heads_do_not_need_h11() -> None:
+    assert [head and (head.status, head.length, head.keep_for) for head in map(match_head, CANONICAL)] == [
+        (200, 12, None),
+        (200, CHUNKED, None),
+        (429, 2, 5.0),
+    ]
+
+
+# --- bodies -----------------------------------------------------------------------------------------------------
+
+
+def in_pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = [0, *sorted({min(cut, len(data)) for cut in cuts}), len(data)]
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+def chunked_by_h11(data: bytes) -> tuple[bytes, bytes] | None:
+    """The body and what trails it; None for anything but a whole one."""
+    client = h11.Connection(h11.CLIENT, max_incomplete_event_size=1_000_000)
+    client.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + data)
+    body = b""
+    try:
+        while True:
+            event = client.next_event()
+            if isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                return body, client.trailing_data[0]
+            elif not isinstance(event, h11.Response):
+                return None
+    except h11.RemoteProtocolError:
+        return None
+
+
+def chunked_by_gw(pieces: list[bytes]) -> tuple[bytes, bool] | None:
+    decoder, body = Chunked(), b""
+    try:
+        for number, piece in enumerate(pieces):
+            body += decoder.feed(piece)
+            if decoder.is_whole:
+                return body, decoder.has_surplus or any(pieces[number + 1 :])
+    except Malformed:
+        pass
+    return None
+
+
+@st.composite
+def chunked_bodies(draw: st.DrawFn) -> bytes:
+    chunks = draw(st.lists(st.binary(min_size=1, max_size=20), max_size=4))
+    data = b""
+    for chunk in chunks:
+        size = draw(st.sampled_from([b"%x", b"%X", b"0%x", b"%x;a=b", b"%x "])) % len(chunk)
+        data += size + b"\r\n" + chunk + b"\r\n"
+    data += b"0\r\n" + draw(st.sampled_from([b"", b"", b"X-T: 1\r\n", b"A:\r\nB: c d\r\n"])) + b"\r\n"
+    return data + draw(st.sampled_from([b"", b"", b"x", b"HTTP/1.1 200 OK\r\n\r\n"]))
+
+
+CUTS = st.lists(st.integers(0, 120), max_size=8)
+
+
+@EXAMPLES
+@given(chunked_bodies(), CUTS)
+def test_chunks_read_as_h11_reads_them_however_they_are_cut(data: bytes, cuts: list[int]) -> None:
+    wanted = chunked_by_h11(data)
+    assert wanted is not None
+    assert chunked_by_gw(in_pieces(data, cuts)) == (wanted[0], bool(wanted[1]))
+    assert chunked_by_gw([data[at : at + 1] for at in range(len(data))]) == (wanted[0], bool(wanted[1]))
+
+
+@settings(EXAMPLES, max_examples=400)
+@given(chunked_bodies(), CUTS, st.integers(0, 120), st.sampled_from([*ODD, b"", b"0", b"f", b";"]), st.integers(0, 2))
+def test_broken_chunks_are_refused_or_read_as_h11_reads_them(
+    data: bytes, cuts: list[int], at: int, odd: bytes, dropped: int
+) -> None:
+    data = data[:at] + odd + data[at + dropped :]
+    found = chunked_by_gw(in_pieces(data, cuts))
+    if found is not None and not any(name in data for name in (b"Content-Length", b"Transfer-Encoding")):
+        wanted = chunked_by_h11(data)
+        assert wanted is not None
+        assert found == (wanted[0], bool(wanted[1]))
+    assert found == chunked_by_gw([data]), "how it is cut changes nothing"
+
+
+def test_a_body_of_known_length_knows_its_surplus() -> None:
+    body = Sized(5)
+    assert (body.feed(b"hel"), body.is_whole, body.eof()) == (b"hel", False, False)
+    assert (body.feed(b"lo"), body.is_whole, body.has_surplus) == (b"lo", True, False)
+    body = Sized(5)
+    assert (body.feed(b"hello!"), body.is_whole, body.has_surplus) == (b"hello", True, True)
+
+
+@pytest.mark.parametrize("data", [b"5;" + b" " * 300_000, b"5" + b" " * 300_000, b"0\r\nX:" + b" " * 300_000])
+def test_hostile_lines_are_refused_in_linear_time(data: bytes) -> None:
+    started = time.process_time()
+    with pytest.raises(Malformed):
+        Chunked().feed(data)
+    assert match_head(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 10_000 + b"c: " + b" " * 60_000) is None
+    assert time.process_time() - started < 0.2
+
+
+def test_compressed_bodies_are_read_in_any_two_pieces_and_several_members() -> None:
+    text = b"some text, some text, some text"
+    bare = zlib.compress(text)[2:-4]
+    for encoding, packed in [
+        (b"gzip", gzip.compress(text)),
+        (b"gzip", gzip.compress(text[:9]) + gzip.compress(text[9:])),
+        (b"deflate", zlib.compress(text)),
+        (b"deflate", bare),
+    ]:
+        for cut in range(len(packed)):
+            inflate = Inflate(encoding, 1000)
+            assert inflate.feed(packed[:cut]) + inflate.feed(packed[cut:]) == text
+            inflate.finish()
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])
+def test_a_compressed_body_that_is_cut_anywhere_is_not_whole(encoding: bytes) -> None:
+    packed = gzip.compress(b"some text") if encoding == b"gzip" else zlib.compress(b"some text")
+    for cut in range(1, len(packed)):
+        inflate = Inflate(encoding, 1000)
+        inflate.feed(packed[:cut])
+        with pytest.raises(Malformed, match="cut short"):
+            inflate.finish()
+
+
+def test_what_a_compressed_body_grows_to_is_counted_over_all_pieces() -> None:
+    packed = gzip.compress(bytes(1000))
+    Inflate(b"gzip", 1000).feed(packed)
+    inflate = Inflate(b"gzip", 999)
+    half = len(packed) // 2
+    inflate.feed(packed[:half])
+    with pytest.raises(Malformed, match="limit"):
+        inflate.feed(packed[half:])
