@@ -19,6 +19,7 @@ from gw.settings import ServerOptions, SessionOptions
 from gw.shared import LocalShared, Shared
 
 ECHO = "echo"
+AUTH_TOKEN = "API_AUTH_TOKEN"  # noqa: S105 (a variable's name)
 SERVICES: frozenset[Any] = frozenset({Backends, ServerOptions, SessionOptions, Environ, Shared, KnownSecrets})
 """What a component may ask for by annotation: `build` gives these and whatever its caller adds."""
 
@@ -29,7 +30,7 @@ class Component:
 
     name: str
     factory: Any
-    keywords: Mapping[str, Any]
+    keywords: Mapping[str, Any] = field(repr=False)
     table: Mapping[str, Any] = field(repr=False)  # may hold a key
 
     @property
@@ -56,8 +57,27 @@ class Config:
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """Every key of a backend that is known here, to be kept out of texts."""
-        return tuple(key for backend in self.backends for key in backend.keys)
+        """Every key that is known here, the backends' and the clients', to be kept out of texts."""
+        found = [key for backend in self.backends for key in backend.keys]
+        tables = [backend.table for backend in self.backends] + [layer.table for layer in self.middleware.values()]
+        for table in tables:
+            found += _secrets_in(table, self.environ)
+        token = self.environ.secret(AUTH_TOKEN)
+        return tuple(dict.fromkeys(found if token is None else [*found, token]))
+
+
+def _secrets_in(table: Mapping[str, Any], environ: Environ) -> list[Secret]:
+    """What a table holds under `token` or `api_key`, and in the variables that its `..._env` keys name."""
+    found: list[Secret] = []
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            found += _secrets_in(value, environ)
+        elif key in ("token", "api_key"):
+            found.append(value if isinstance(value, Secret) else Secret(str(value)))
+        elif key.endswith(("_env", "_envs")):
+            names = value if isinstance(value, list) else [value]
+            found += [secret for name in names if (secret := environ.secret(name)) is not None]
+    return found
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class BackendTable:
     name: str
     options: BackendOptions
     factory: Any
-    keywords: Mapping[str, Any]
+    keywords: Mapping[str, Any] = field(repr=False)  # may hold a key, in a header
     keys: Sequence[Secret]
     capabilities: frozenset[str]
     timeouts: Timeouts

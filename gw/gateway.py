@@ -25,6 +25,7 @@ from gw.backend import Backend, Backends, Price
 from gw.config import Config, build, read
 from gw.endpoints.status import StatusPages
 from gw.errors import ConfigError, GatewayError
+from gw.estimate import account
 from gw.known_secrets import KnownSecrets
 from gw.metrics import Metrics
 from gw.models import Catalogue, catalogue
@@ -87,6 +88,9 @@ class GatewayServer:
             self.backends.add(backend)
         for backend in self.backends:
             backend.prices = partial(_list_price, models)
+        metrics.models = frozenset(
+            name for backend in self.backends for name in (backend.model, *backend.models.values()) if name
+        )
         metrics.watch("gw_refused_total", "Requests that were not HTTP as it must be", lambda: self._refusals)
         layers = list(built.middleware)
         place = [name for name, _ in layers].index("translate")
@@ -101,7 +105,8 @@ class GatewayServer:
         access = AccessLines(format=config.server.log_format, secrets=secrets)
         is_heard = config.server.log_level in ("debug", "info")
         transport = Transports(config)
-        app = App(layers, pages, transport, [metrics.record, *([access.write] if is_heard else [])])
+        spent = partial(account, backends=self.backends)  # what a broken answer used is estimated before it is counted
+        app = App(layers, pages, transport, [spent, metrics.record, *([access.write] if is_heard else [])])
         try:
             if is_heard:
                 access.start()

@@ -264,7 +264,7 @@ class _Import:
         if name in self._backends or name == "echo":
             return name
         self._notes.append(
-            f'{where}: no backend is called "{name}"{near(name, self._backends)}; it is left in the file as a comment'
+            f'{where}: no backend is called "{name}"{near(name, self._backends)}; left out (in TOML a comment keeps it)'
         )
         return LeftOut(json.dumps(name, ensure_ascii=False), "no backend has this name")
 

@@ -40,6 +40,9 @@ def for_gemini(schema: Schema, pointer: str) -> Fitted:
     `$ref` and `$defs` stay, `definitions` are renamed, `const` becomes `enum`, `nullable` a second type.
     """
     losses: list[Loss] = []
+    target = resolve(schema, schema["$ref"]) if isinstance(schema.get("$ref"), str) else None
+    if target is not None and "$ref" not in target:  # at the top an object is wanted, not a way to one
+        schema = {**target, **without(schema, "$ref")}
     return Fitted(walk(schema, pointer, losses, _gemini, 0), losses)
 
 
@@ -209,32 +212,25 @@ def _flatten(schema: Schema, pointer: str, losses: list[Loss]) -> Schema:
     return flat
 
 
+def resolve(root: Schema, reference: str) -> Schema | None:
+    """What a reference inside the same document points at (RFC 6901); None for anything else."""
+    if not reference.startswith("#/"):
+        return root if reference == "#" else None
+    found: Any = root
+    for step in reference.split("/")[1:]:
+        step = step.replace("~1", "/").replace("~0", "~")
+        if not isinstance(found, dict) or step not in found:
+            return None
+        found = found[step]
+    return found if isinstance(found, dict) else None
+
+
 # --- Gemini -----------------------------------------------------------------------------------------------------------
 
 _GEMINI = frozenset(
-    [
-        "$id",
-        "$defs",
-        "$ref",
-        "$anchor",
-        "type",
-        "format",
-        "title",
-        "description",
-        "enum",
-        "items",
-        "prefixItems",
-        "minItems",
-        "maxItems",
-        "minimum",
-        "maximum",
-        "anyOf",
-        "oneOf",
-        "properties",
-        "additionalProperties",
-        "required",
-        "propertyOrdering",
-    ]
+    {"$id", "$defs", "$ref", "$anchor", "type", "format", "title", "description", "enum", "items"}
+    | {"prefixItems", "minItems", "maxItems", "minimum", "maximum", "anyOf", "oneOf", "properties"}
+    | {"additionalProperties", "required", "propertyOrdering"}
 )
 
 
@@ -273,7 +269,7 @@ def _gemini_reference(schema: Schema, pointer: str, losses: list[Loss]) -> Schem
     around = without(schema, "$ref")
     if around.keys() & {"anyOf", "oneOf", "allOf", "properties", "items", "enum", "const"}:
         losses.extend(Loss(f"{pointer}/{escape(name)}", "dropped", "not allowed beside $ref") for name in beside)
-        return {"$ref": schema["$ref"]}
+        return {name: value for name, value in schema.items() if name in ("$ref", "$defs")}
     around["anyOf"] = [{"$ref": schema["$ref"]}]
     return _gemini(around, pointer, losses)
 
@@ -304,34 +300,10 @@ def _gemini_enum(schema: Schema, pointer: str, losses: list[Loss]) -> Schema:
 # --- Anthropic --------------------------------------------------------------------------------------------------------
 
 _ANTHROPIC_REFUSES = frozenset(
-    [
-        "minimum",
-        "maximum",
-        "exclusiveMinimum",
-        "exclusiveMaximum",
-        "multipleOf",
-        "minLength",
-        "maxLength",
-        "maxItems",
-        "uniqueItems",
-        "contains",
-        "minContains",
-        "maxContains",
-        "prefixItems",
-        "pattern",
-        "patternProperties",
-        "propertyNames",
-        "minProperties",
-        "maxProperties",
-        "if",
-        "then",
-        "else",
-        "not",
-        "dependentRequired",
-        "dependentSchemas",
-        "unevaluatedProperties",
-        "unevaluatedItems",
-    ]
+    {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength"}
+    | {"maxItems", "uniqueItems", "contains", "minContains", "maxContains", "prefixItems", "pattern"}
+    | {"patternProperties", "propertyNames", "minProperties", "maxProperties", "if", "then", "else"}
+    | {"not", "dependentRequired", "dependentSchemas", "unevaluatedProperties", "unevaluatedItems"}
 )
 
 

@@ -56,8 +56,8 @@ def _own_member(raw: bytes, key: bytes, end: int) -> tuple[int, int] | None:
         if byte != _QUOTE:
             depth += 1 if byte in _OPEN else -1
         elif depth == 1 and (colon := _COLON.match(raw, token.end())):
-            if _BACKSLASH in token[0]:
-                return None  # a name in escapes: it may be this one
+            if _BACKSLASH in token[0] and orjson.loads(token[0]) == orjson.loads(key):
+                return None  # the same name, written with escapes
             if token[0] == key:
                 scalar = _SCALAR.match(raw, colon.end())
                 if scalar is None or found is not None:

@@ -109,6 +109,7 @@ _NO_MONEY = re.compile(
     r"|billing hard limit|more credits",
     re.IGNORECASE,
 )
+_WORD = re.compile(r"(?!\d+\Z)\S{1,64}")
 _NO_MODEL = re.compile(r"\bmodel", re.IGNORECASE)
 
 
@@ -144,7 +145,7 @@ def _details(error: dict[str, Any]) -> ErrorDetails:
     details = ErrorDetails(
         message=message if isinstance(message, str) else json.dumps(error, default=str),
         type=kind if isinstance(kind, str) else None,
-        code=code if isinstance(code, str) and not code.isdigit() else None,
+        code=code if isinstance(code, str) and _WORD.fullmatch(code) else None,  # xAI's is a sentence
         param=error["param"] if isinstance(error.get("param"), str) else None,
     )
     for number in (error.get("status_code"), code, error.get("status")):

@@ -44,6 +44,7 @@ class Fallback:
         retry_after_max: float = 30.0,
         breaker: Breaker | None = None,
         commit: Literal["first_content", "complete"] = "first_content",
+        after_content: Literal["error"] = "error",
         explicit_fallback: bool = False,
         drop_tools: bool = False,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,

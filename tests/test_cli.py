@@ -82,6 +82,7 @@ def test_keys_of_dotenv_make_a_backend_ready(
     out, err = capsys.readouterr()
     assert "no key" not in out
     assert "sk-or-1234567" not in out + err
+    assert os.environ["OPENROUTER_API_KEY"] == "sk-or-1234567"  # libraries look there
 
 
 def test_import_writes_a_file_that_check_accepts() -> None:

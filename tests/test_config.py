@@ -417,12 +417,18 @@ def test_keys_come_from_the_named_variables_else_from_the_usual_ones(tmp_path: P
     assert keys(gemini, {"GEMINI_API_KEY": "gemini", "GOOGLE_API_KEY": "google"}) == ["google"]
 
 
-def test_the_usual_key_is_not_sent_to_another_host(tmp_path: Path) -> None:
-    text = '[backends.x]\nadapter = "openai"\nbase_url = "https://elsewhere.example/v1"'
-    config = config_of(tmp_path, text, environ={"OPENAI_API_KEY": "k"})
+@pytest.mark.parametrize(
+    ("adapter", "variable"),
+    [("openai", "OPENAI_API_KEY"), ("anthropic", "ANTHROPIC_API_KEY"), ("gemini", "GEMINI_API_KEY")],
+)
+def test_the_usual_key_is_not_sent_to_another_host(tmp_path: Path, adapter: str, variable: str) -> None:
+    text = f'[backends.x]\nadapter = "{adapter}"\nbase_url = "https://elsewhere.example/v1"'
+    config = config_of(tmp_path, text, environ={variable: "k"})
     assert config.backends[0].keys == ()
     assert config.backends[0].problem is None
-    assert any("OPENAI_API_KEY is not sent to https://elsewhere.example/v1" in told for told in config.warnings)
+    assert any(f"{variable} is not sent to https://elsewhere.example/v1" in told for told in config.warnings)
+    named = config_of(tmp_path, text + f'\napi_key_env = "{variable}"', environ={variable: "k"})
+    assert [key.reveal() for key in named.backends[0].keys] == ["k"]
 
 
 def test_a_key_in_the_file_works_with_a_warning_and_a_look_at_its_mode(tmp_path: Path) -> None:
@@ -449,7 +455,11 @@ def test_no_key_is_seen_in_what_a_configuration_prints(tmp_path: Path) -> None:
     config = config_of(tmp_path, text, environ={"API_AUTH_TOKEN": "canary-of-process"})
     assert "canary" not in repr(config)
     assert "canary" not in repr(build(config).backends["x"])
-    assert {secret.reveal() for secret in config.secrets} >= {"canary-of-file"}
+    assert {secret.reveal() for secret in config.secrets} == {
+        "canary-of-file",
+        "canary-of-auth",
+        "canary-of-process",
+    }
 
 
 def test_the_claude_cli_is_known_and_honestly_not_there(tmp_path: Path) -> None:

@@ -63,6 +63,11 @@ def read_all(reader: GeminiCodec, pieces: Sequence[bytes]) -> tuple[list[dict[st
     return [orjson.loads(chunk.raw) for chunk in found], None
 
 
+def places(case: Case, step: int) -> list[int]:
+    """Where to cut a recording; an array is scanned byte by byte, so that only some of its places are tried."""
+    return list(cuts(case.body))[:: step if "r:jsonarray" in case.features else 1]
+
+
 def sse(*events: dict[str, Any] | str) -> bytes:
     return b"".join(
         b"data: " + (event.encode() if isinstance(event, str) else orjson.dumps(event)) + b"\r\n\r\n"
@@ -114,14 +119,14 @@ def test_a_stream_reads_the_same_byte_by_byte(case: Case) -> None:
 @pytest.mark.parametrize("case", STREAMED, ids=repr)
 def test_a_stream_reads_the_same_wherever_it_was_divided(case: Case) -> None:
     whole = read_all(stream_codec(model=case.model), [case.body])[0]
-    for at in list(cuts(case.body))[:: 7 if "r:jsonarray" in case.features else 1]:
+    for at in places(case, 20):
         assert read_all(stream_codec(model=case.model), [case.body[:at], case.body[at:]]) == (whole, None)
 
 
 @pytest.mark.parametrize("case", STREAMED, ids=repr)
 def test_a_stream_that_was_cut_is_an_error_or_whole(case: Case) -> None:
     whole = read_all(stream_codec(model=case.model), [case.body])[0]
-    for at in cuts(case.body):
+    for at in places(case, 3):
         chunks, error = read_all(stream_codec(model=case.model), [case.body[:at]])
         if error is None:
             assert chunks == whole, at

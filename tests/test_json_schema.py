@@ -69,10 +69,10 @@ def test_what_gemini_takes_stays_the_same_object(schema: dict[str, Any]) -> None
             {"definitions": {"A": TEXT}, "properties": {"a": {"$ref": "#/definitions/A"}}},
             {"$defs": {"A": TEXT}, "properties": {"a": {"$ref": "#/$defs/A"}}},
         ),
-        ({"allOf": [{"$ref": "#/$defs/A"}]}, {"$ref": "#/$defs/A"}),
+        ({"items": {"allOf": [{"$ref": "#/$defs/A"}]}}, {"items": {"$ref": "#/$defs/A"}}),
         (
-            {"$ref": "#/$defs/A", "description": "d"},
-            {"description": "d", "anyOf": [{"$ref": "#/$defs/A"}]},
+            {"items": {"$ref": "#/$defs/A", "description": "d"}},
+            {"items": {"description": "d", "anyOf": [{"$ref": "#/$defs/A"}]}},
         ),
         ({"properties": {"anything": True}}, {"properties": {"anything": {}}}),
         ({"properties": {"pattern": TEXT, "const": TEXT}}, {"properties": {"pattern": TEXT, "const": TEXT}}),
@@ -120,10 +120,18 @@ def test_a_constraint_too_long_for_a_description_is_told_as_dropped() -> None:
     assert told(fitted) == {"/s/pattern": "dropped"}
 
 
+def test_a_reference_at_the_top_is_put_in_its_place() -> None:
+    node = {"type": "object", "properties": {"next": {"$ref": "#/definitions/Node"}}}
+    fitted = for_gemini({"$ref": "#/definitions/Node", "definitions": {"Node": node}, "$schema": "s"}, "/s")
+    there = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}}
+    assert fitted.schema == {**there, "$defs": {"Node": there}}
+    assert fitted.losses == []
+
+
 def test_a_choice_beside_a_reference_is_told_as_dropped() -> None:
-    fitted = for_gemini({"$ref": "#/$defs/A", "anyOf": [TEXT]}, "/s")
-    assert fitted.schema == {"$ref": "#/$defs/A"}
-    assert told(fitted) == {"/s/anyOf": "dropped"}
+    fitted = for_gemini({"items": {"$ref": "#/$defs/A", "anyOf": [TEXT]}}, "/s")
+    assert fitted.schema == {"items": {"$ref": "#/$defs/A"}}
+    assert told(fitted) == {"/s/items/anyOf": "dropped"}
 
 
 def test_keywords_that_all_of_sets_twice_are_told() -> None:

@@ -200,6 +200,18 @@ def test_a_client_that_hung_up_is_billed_by_estimate(tmp_path: Path) -> None:
     assert (row["cost_source"], row["status"], row["error"]) == ("estimated", 499, "the client hung up")
 
 
+def test_a_stream_that_broke_is_billed_by_estimate_and_a_try_before_it_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "requests.db"
+    broken = UpstreamConnectionError("reset")
+    tries = [
+        attempt(error=UpstreamConnectionError("refused"), status=None),
+        attempt(error=broken, first_content=100.1, output_characters=8),
+    ]
+    only(path, exchange=exchange(attempts=tries, response=[], error=broken, stream=True))
+    found = rows(path, "SELECT tokens_input, tokens_output, usage_source FROM attempts ORDER BY number")
+    assert [tuple(row.values()) for row in found] == [(None, None, None), (1, 2, "estimated")]
+
+
 def test_what_was_seen_is_counted_from_the_answer_where_the_codec_did_not(tmp_path: Path) -> None:
     one = exchange(attempts=[attempt()], response=[chunk(content="abcd"), chunk(content="efgh")])
     assert only(tmp_path / "requests.db", exchange=one)["tokens_output"] == 2
@@ -581,6 +593,50 @@ def test_two_logs_on_a_deleted_file_meet_again_in_the_new_one(tmp_path: Path) ->
         put(other, exchange(id="4"))
         put(one, exchange(id="5"))
     assert sorted(row["request_id"] for row in rows(path)) == ["3", "4", "5"]
+    assert rows(path, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+
+
+WORKER = """
+import sys
+from gw.request_log.writer import RequestLog
+from tests.exchanges import exchange
+log = RequestLog(sys.argv[1], retention_days=0)
+log.start()
+for name in ("deleted", "theirs"):
+    log.end(log.new_row(), exchange(id=name))
+    log.flush()
+    print(log.problem, flush=True)
+    sys.stdin.readline()
+log.close()
+"""
+
+
+def test_a_worker_that_has_not_noticed_a_deletion_harms_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "requests.db"
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(path)],
+        cwd=Path(__file__).parents[1],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline() == "None\n"
+        path.unlink()
+        with opened(path) as log:
+            put(log, *(exchange(id="ours") for _ in range(100)))
+            assert log.problem is None
+            child.stdin.write("\n")
+            child.stdin.flush()
+            assert child.stdout.readline() == "None\n"
+            put(log, exchange(id="ours"))
+            assert (log.problem, log.lost) == (None, 0)
+        child.communicate("\n")
+    assert rows(path, "SELECT request_id, COUNT(*) AS n FROM requests GROUP BY 1 ORDER BY 1") == [
+        {"request_id": "ours", "n": 101},
+        {"request_id": "theirs", "n": 1},
+    ]
     assert rows(path, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]
 
 

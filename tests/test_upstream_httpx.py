@@ -14,12 +14,14 @@ import pytest
 from gw.backend import Timeouts
 from gw.errors import UpstreamConnectionError, UpstreamError, UpstreamProtocolError
 from gw.upstream import HTTPXTransport
-from tests.test_upstream_exchange import (
+from tests.test_upstream_pool import SECOND
+from tests.test_upstream_provider import (
     CHUNKED,
     OK,
     Provider,
     Run,
     Script,
+    gone,
     run,
     says,
     says_and_closes,
@@ -28,7 +30,6 @@ from tests.test_upstream_exchange import (
     whole,
     wire,
 )
-from tests.test_upstream_pool import SECOND, gone
 from tests.test_upstream_timeouts import timed
 from tests.test_upstream_tls import Authority, TLSProvider, ask, authority, tls_scene
 

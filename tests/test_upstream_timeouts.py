@@ -12,8 +12,20 @@ import pytest
 from gw.backend import Timeouts
 from gw.errors import UpstreamTimeout
 from gw.upstream import HTTPTransport
-from tests.test_upstream_exchange import CHUNKED, OK, Peer, Run, Script, run, says, says_and_hangs, scene, whole, wire
-from tests.test_upstream_pool import gone
+from tests.test_upstream_provider import (
+    CHUNKED,
+    OK,
+    Peer,
+    Run,
+    Script,
+    gone,
+    run,
+    says,
+    says_and_hangs,
+    scene,
+    whole,
+    wire,
+)
 
 __all__ = ["run"]
 LIMITS = Timeouts(connect=0.1, first_content=0.15, idle=0.2, total=0.25)

@@ -6,7 +6,6 @@ import asyncio
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -18,7 +17,7 @@ from gw.adapter import WireRequest
 from gw.backend import Timeouts
 from gw.errors import UpstreamConnectionError
 from gw.upstream import HTTPTransport
-from tests.test_upstream_exchange import CHUNKED, OK, SOON, Run, run, whole
+from tests.test_upstream_provider import CHUNKED, OK, SOON, Run, run, whole
 
 __all__ = ["run"]
 
@@ -311,59 +310,6 @@ def test_cancelling_a_tls_handshake_closes_the_connection(run: Run) -> None:
             await task
         async with asyncio.timeout(0.5):
             await ended.wait()
-        await transport.aclose()
-        server.close()
-        await server.wait_closed()
-
-    run(main)
-
-
-# --- no connection at all ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("host", "says"),
-    [
-        ("127.0.0.1", "refused the connection"),
-        ("localhost", "refused the connection"),
-        ("nowhere.invalid", r"cannot be resolved \(DNS\)"),
-        ("a" * 70 + ".example", r"cannot be "),
-    ],
-)
-def test_a_host_that_cannot_be_reached_is_named_with_the_cure(run: Run, host: str, says: str) -> None:
-    async def main() -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port
-            transport = HTTPTransport()
-            started = time.monotonic()
-            with pytest.raises(UpstreamConnectionError, match=says) as failure:
-                await transport(ask(free.getsockname()[1], host=host, scheme="http"))
-            assert time.monotonic() - started < 2.1
-            assert failure.value.message.startswith(f'backend "acme": {host}:')
-            assert "hidden" not in failure.value.message
-            await transport.aclose()
-
-    run(main)
-
-
-def test_a_provider_can_live_at_an_ipv6_address(run: Run) -> None:
-    async def main() -> None:
-        heads = []
-
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            heads.append(await reader.readuntil(b"\r\n\r\n"))
-            writer.write(OK)
-            await reader.read()
-            writer.close()
-
-        try:
-            server = await asyncio.start_server(serve, "::1", 0)
-        except OSError:
-            pytest.skip("this machine has no IPv6")
-        port = server.sockets[0].getsockname()[1]
-        transport = HTTPTransport()
-        assert await whole(await transport(ask(port, host="[::1]", scheme="http"))) == b"hello"
-        assert f"Host: [::1]:{port}\r\n".encode() in heads[0]
         await transport.aclose()
         server.close()
         await server.wait_closed()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from gw.adapter import WireRequest
-from gw.adapters.gemini.candidate import Candidate, Delta
+from gw.adapters.gemini.candidate import CallIds, Candidate, Delta
 from gw.adapters.gemini.draft import Draft
 from gw.adapters.gemini.framing import Framing, framing_of
 from gw.adapters.gemini.metadata import (
@@ -56,7 +55,7 @@ class GeminiCodec:
         self._stream: Framing | None = None
         self._head = b""  # the first bytes of a stream, to quote where it turns out to be none
         self._candidates: dict[int, Candidate] = {}
-        self._ids = 0
+        self._call_ids = CallIds(request.id, request.exchange.timestamp)
         self._counts: Mapping[str, Any] | None = None
         self._block: Mapping[str, Any] | None = None  # promptFeedback of a prompt that was refused
         self._error: GatewayError | None = None  # to be raised once what came before it is given out
@@ -293,14 +292,8 @@ class GeminiCodec:
         return delta
 
     def _candidate(self, index: int) -> Candidate:
-        candidate = self._candidates[index] = Candidate(index, self._names, self._new_id, self._keep)
+        candidate = self._candidates[index] = Candidate(index, self._names, self._call_ids, self._keep)
         return candidate
-
-    def _new_id(self) -> str:
-        """A tool call id that no other answer has: clients may choose request ids, hence the time beside it."""
-        self._ids += 1
-        seed = f"{self._request.id} {self._request.exchange.timestamp!r} {self._ids}"
-        return "call_" + hashlib.blake2b(seed.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
     def _add_audio_id(self, holder: dict[str, Any]) -> None:
         if "audio" in holder:
@@ -329,15 +322,9 @@ class GeminiCodec:
 
     def fail(self, status: int, headers: Headers, content: bytes) -> UpstreamError:
         """See `gw.adapter.Codec`."""
-        key = self._request.candidate.key
-        return from_answer(
-            status,
-            headers,
-            content,
-            backend=self.wire.backend,
-            secrets=() if key is None else (key,),
-            now=self._request.exchange.timestamp,
-        )
+        key, now = self._request.candidate.key, self._request.exchange.timestamp
+        secrets = () if key is None else (key,)
+        return from_answer(status, headers, content, backend=self.wire.backend, secrets=secrets, now=now)
 
     def _parse(self, content: bytes) -> Any:
         try:

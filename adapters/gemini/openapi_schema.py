@@ -5,8 +5,6 @@ Source: google-genai 3.4.0 `Schema`; the API refuses every other keyword with `U
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import Any
 
 from gw.json_schema import (
@@ -17,6 +15,7 @@ from gw.json_schema import (
     escape,
     merge_all_of,
     move_to_description,
+    resolve,
     walk,
     without,
 )
@@ -36,30 +35,9 @@ def for_openapi(schema: Schema, pointer: str) -> Fitted:
 
 
 _OPENAPI = frozenset(
-    [
-        "type",
-        "format",
-        "title",
-        "description",
-        "nullable",
-        "enum",
-        "items",
-        "minItems",
-        "maxItems",
-        "properties",
-        "minProperties",
-        "maxProperties",
-        "required",
-        "minimum",
-        "maximum",
-        "minLength",
-        "maxLength",
-        "pattern",
-        "example",
-        "anyOf",
-        "default",
-        "propertyOrdering",
-    ]
+    {"type", "format", "title", "description", "nullable", "enum", "items", "minItems", "maxItems"}
+    | {"properties", "minProperties", "maxProperties", "required", "minimum", "maximum", "minLength"}
+    | {"maxLength", "pattern", "example", "anyOf", "default", "propertyOrdering"}
 )
 _FORMATS = ("float", "double", "int32", "int64", "enum", "date-time")
 
@@ -142,7 +120,7 @@ class _Unfolding:
         reference = schema.get("$ref")
         if isinstance(reference, str):
             beside = {name: self.unfold(value, pointer, seen) for name, value in schema.items() if name[:1] != "$"}
-            target = _resolve(self._root, reference)
+            target = resolve(self._root, reference)
             if reference in seen or target is None:
                 why = "it leads back to itself" if target is not None else "it leads nowhere"
                 self._losses.append(Loss(f"{pointer}/$ref", "changed", f"became any object: {why}"))
@@ -153,19 +131,3 @@ class _Unfolding:
             for name, value in schema.items()
             if name not in ("$defs", "definitions")
         }
-
-
-_POINTER = re.compile(r"#(/.*)?")
-
-
-def _resolve(root: Schema, reference: str) -> Schema | None:
-    """What a reference inside the same document points at (RFC 6901); None for anything else."""
-    if not _POINTER.fullmatch(reference):
-        return None
-    found: Any = root
-    for step in reference.split("/")[1:]:
-        step = step.replace("~1", "/").replace("~0", "~")
-        if not isinstance(found, Mapping) or step not in found:
-            return None
-        found = found[step]
-    return found if isinstance(found, dict) else None

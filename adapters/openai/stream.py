@@ -78,8 +78,9 @@ class ChunkStream:
             value, clean = value[0], False
         if not isinstance(value, dict):
             raise self._source.garbage(f"sent an event that is no object: {quote(payload)}")
-        if _is_error(name, value):
-            raise self._source.error(value)
+        error = _error_in(name, value)
+        if error is not None:
+            raise self._source.error(error)
         choices = value.get("choices")
         if not isinstance(choices, list):
             choices = []
@@ -244,11 +245,11 @@ def _only_text(choices: list[Any]) -> tuple[str, str] | None:
     return (ARGUMENTS, arguments) if arguments else None
 
 
-def _is_error(name: str, value: dict[str, Any]) -> bool:
-    """Whether an event is an error, in any of the shapes in which providers send one."""
+def _error_in(name: str, value: dict[str, Any]) -> dict[str, Any] | None:
+    """The error that an event is, in any of the shapes in which providers send one; None for any other event."""
     if value.get("error") or name == "error" or value.get("object") == "error":
-        return True
+        return value
     if "choices" in value:
         groq = value.get("x_groq")
-        return isinstance(groq, dict) and bool(groq.get("error"))
-    return isinstance(value.get("code"), int | str) and details_of(value) is not None
+        return groq if isinstance(groq, dict) and groq.get("error") else None
+    return value if isinstance(value.get("code"), int | str) and details_of(value) is not None else None

@@ -154,7 +154,7 @@ log_level = "warn"
 workers = 1
 
 [middleware.rate_limit]
-max = 1000000
+max = 100000
 window = 1
 
 [middleware.log]

@@ -1,0 +1,103 @@
+"""`GatewayClient`: contract B28, sync and async, whole and streamed, against a running gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from gw import AsyncGatewayClient, GatewayClient
+from gw.client import APIError
+from tests.fakes import answers, chunks, completion, sse, streams
+from tests.running import Running, running, settings
+
+HI = [{"role": "user", "content": "Hello, world!"}]
+
+
+@pytest.fixture
+def gw() -> Iterator[Running]:
+    with running() as gateway:
+        yield gateway
+
+
+def start(gw: Running, folder: Path, script: Any) -> str:
+    backend = {"adapter": "openai", "base_url": gw.add_provider(script).url + "/v1"}
+    return gw.start(settings(folder, backends={"a": backend}))
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/v1"])
+def test_a_whole_answer_reads_as_document_b_writes_it(gw: Running, tmp_path: Path, suffix: str) -> None:
+    url = start(gw, tmp_path, answers(orjson.dumps(completion("Hello!"))))
+    with GatewayClient(base_url=url + suffix) as client:
+        response = client.chat.completions.create(model="gpt-4", messages=HI)
+    assert response.choices[0].message.content == "Hello!"
+    assert response["usage"]["total_tokens"] == response.usage.total_tokens == 12
+
+
+def test_a_stream_is_an_iterator_of_chunks(gw: Running, tmp_path: Path) -> None:
+    url = start(gw, tmp_path, streams(sse(*chunks("Hel", "lo"))))
+    with GatewayClient(base_url=url) as client:
+        stream = client.chat.completions.create(model="gpt-4", messages=HI, stream=True)
+        text = "".join(chunk.choices[0].delta.get("content") or "" for chunk in stream)
+    assert text == "Hello"
+
+
+def test_the_same_asynchronously(gw: Running, tmp_path: Path) -> None:
+    url = start(gw, tmp_path, streams(sse(*chunks("Hel", "lo"))))
+
+    async def ask() -> str:
+        async with AsyncGatewayClient(base_url=url) as client:
+            stream = await client.chat.completions.create(model="gpt-4", messages=HI, stream=True)
+            return "".join([chunk.choices[0].delta.get("content") or "" async for chunk in stream])
+
+    assert asyncio.run(ask()) == "Hello"
+
+
+def test_the_async_client_answers_whole_too(gw: Running, tmp_path: Path) -> None:
+    url = start(gw, tmp_path, answers(orjson.dumps(completion("Hello!"))))
+
+    async def ask() -> str:
+        async with AsyncGatewayClient(base_url=url) as client:
+            answer = await client.chat.completions.create(model="gpt-4", messages=HI)
+            return str(answer.choices[0].message.content)
+
+    assert asyncio.run(ask()) == "Hello!"
+
+
+def test_leaving_a_stream_early_hangs_up_on_the_provider(gw: Running, tmp_path: Path) -> None:
+    async def endless(asked: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        piece = sse(*chunks("Hello")[:2], done=False)
+        writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        await asyncio.Event().wait()
+
+    url = start(gw, tmp_path, endless)
+    with GatewayClient(base_url=url) as client:
+        with client.chat.completions.create(model="gpt-4", messages=HI, stream=True) as stream:
+            assert next(iter(stream)).choices
+        gw.run(asyncio.wait_for(gw.providers[0].hung_up.wait(), 5))
+
+
+def test_an_error_of_the_gateway_is_raised_with_its_fields(gw: Running, tmp_path: Path) -> None:
+    url = start(gw, tmp_path, answers(orjson.dumps(completion())))
+    with GatewayClient(base_url=url) as client, pytest.raises(APIError, match="temperature") as caught:
+        client.chat.completions.create(model="gpt-4", messages=HI, temperature="hot")
+    assert (caught.value.status, caught.value.param, caught.value.code) == (400, "temperature", "invalid_value")
+
+
+def test_a_stream_that_breaks_raises_and_does_not_look_whole(gw: Running, tmp_path: Path) -> None:
+    url = start(gw, tmp_path, streams(sse(*chunks("Hello")[:2], done=False), cut=True))
+    with GatewayClient(base_url=url) as client, pytest.raises(APIError):
+        list(client.chat.completions.create(model="gpt-4", messages=HI, stream=True))
+
+
+def test_no_gateway_at_all_says_so() -> None:
+    with (
+        GatewayClient(base_url="http://127.0.0.1:9") as client,
+        pytest.raises(APIError, match="is `python -m gw` running"),
+    ):
+        client.chat.completions.create(messages=HI)

@@ -1,0 +1,270 @@
+"""The provider on loopback that plays scripts, and what HTTPTransport sends to it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+import uvloop
+
+from gw.adapter import WireRequest, WireResponse
+from gw.backend import Timeouts
+from gw.upstream import HTTPTransport
+
+Script = Callable[["Peer"], Awaitable[None]]
+Run = Callable[[Callable[[], Awaitable[None]]], None]
+SOON = 5.0  # seconds: what a test waits at most for something that comes at once
+
+
+class Peer:
+    """One connection as the provider sees it."""
+
+    def __init__(self, provider: Provider, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.provider = provider
+        self.reader = reader
+        self.writer = writer
+        self.number = len(provider.peers)
+        self.gone = asyncio.Event()  # the gateway closed it
+
+    async def write(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def until_gone(self) -> None:
+        with suppress(ConnectionError):
+            while await self.reader.read(65536):
+                pass
+        self.gone.set()
+
+    def reset(self) -> None:
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+class Provider:
+    """A server on loopback. Each request is answered by the next script; the last one answers all that follow."""
+
+    def __init__(self, *scripts: Script) -> None:
+        self.scripts = list(scripts)
+        self.peers: list[Peer] = []
+        self.requests: list[tuple[int, bytes, bytes]] = []  # number of the connection, head, body
+        self.asked = asyncio.Event()
+        self.happened = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait for something that requests or closed connections bring about."""
+        async with asyncio.timeout(SOON):
+            while not is_so():
+                self.happened.clear()
+                await self.happened.wait()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        peer = Peer(self, reader, writer)
+        self.peers.append(peer)
+        try:
+            while not writer.is_closing():
+                try:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    low = head.lower()
+                    at = low.find(b"content-length:")
+                    size = int(low[at + 15 : low.find(b"\r", at)]) if at >= 0 else 0
+                    body = await reader.readexactly(size)
+                except (asyncio.IncompleteReadError, ConnectionError):
+                    peer.gone.set()
+                    self.happened.set()
+                    break
+                self.requests.append((peer.number, head, body))
+                self.asked.set()
+                self.happened.set()
+                await (self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0])(peer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.transport.abort()
+
+
+def says(*pieces: bytes) -> Script:
+    """Write these pieces, each by itself, and go on to the next request."""
+
+    async def script(peer: Peer) -> None:
+        for piece in pieces:
+            await peer.write(piece)
+            await asyncio.sleep(0)
+
+    return script
+
+
+def says_and_closes(*pieces: bytes) -> Script:
+    async def script(peer: Peer) -> None:
+        await says(*pieces)(peer)
+        peer.writer.close()
+
+    return script
+
+
+def says_and_hangs(*pieces: bytes) -> Script:
+    async def script(peer: Peer) -> None:
+        await says(*pieces)(peer)
+        await peer.until_gone()
+
+    return script
+
+
+def says_and_resets(*pieces: bytes) -> Script:
+    async def script(peer: Peer) -> None:
+        await says(*pieces)(peer)
+        peer.reset()
+
+    return script
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def wire(
+    provider: Provider,
+    *,
+    method: str = "POST",
+    path: str = "/v1/chat?key=hidden",
+    headers: list[tuple[str, str]] | None = None,
+    content: bytes = b"{}",
+    stream: bool = False,
+    timeouts: Timeouts = Timeouts(),  # noqa: B008 (frozen)
+) -> WireRequest:
+    url = f"http://127.0.0.1:{provider.port}{path}"
+    return WireRequest(method, url, headers or [], content, stream, "acme", timeouts=timeouts)
+
+
+async def whole(answer: WireResponse) -> bytes:
+    pieces = []
+    while piece := await answer.body.read():
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def gone(peer: Peer, within: float = SOON) -> None:
+    async with asyncio.timeout(within):
+        await peer.gone.wait()
+
+
+@asynccontextmanager
+async def scene(*scripts: Script) -> AsyncIterator[tuple[Provider, HTTPTransport]]:
+    provider, transport = Provider(*scripts), HTTPTransport()
+    await provider.open()
+    try:
+        yield provider, transport
+    finally:
+        await transport.aclose()
+        await provider.close()
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    def runner(main: Callable[[], Awaitable[None]]) -> None:
+        async def bounded() -> None:
+            async with asyncio.timeout(20):
+                await main()
+
+        with asyncio.Runner(loop_factory=request.param) as loop:
+            loop.run(bounded())
+
+    return runner
+
+
+# --- what is sent -----------------------------------------------------------------------------------------------
+
+
+def test_a_request_goes_out_with_host_length_and_no_compression(run: Run) -> None:
+    async def main() -> None:
+        async with scene(says(OK)) as (provider, transport):
+            answer = await transport(wire(provider, headers=[("Authorization", "Bearer k"), ("X-A", "1")]))
+            assert (answer.status, await whole(answer)) == (200, b"hello")
+            assert answer.headers.get("Content-Type") == "application/json"
+            _, head, body = provider.requests[0]
+            assert body == b"{}"
+            assert head.decode().split("\r\n") == [
+                "POST /v1/chat?key=hidden HTTP/1.1",
+                f"Host: 127.0.0.1:{provider.port}",
+                "Accept-Encoding: identity",
+                "Authorization: Bearer k",
+                "X-A: 1",
+                "Content-Length: 2",
+                "",
+                "",
+            ]
+
+    run(main)
+
+
+def test_a_get_has_no_length_and_an_empty_post_has_zero(run: Run) -> None:
+    async def main() -> None:
+        async with scene(says(OK)) as (provider, transport):
+            await whole(await transport(wire(provider, method="GET", content=b"")))
+            await whole(await transport(wire(provider, content=b"")))
+            assert b"Content-Length" not in provider.requests[0][1]
+            assert b"Content-Length: 0\r\n" in provider.requests[1][1]
+
+    run(main)
+
+
+def test_a_large_body_arrives_unchanged(run: Run) -> None:
+    async def main() -> None:
+        content = bytes(range(256)) * 20_000  # 5 MB
+        async with scene(says(OK)) as (provider, transport):
+            assert await whole(await transport(wire(provider, content=content))) == b"hello"
+            assert provider.requests[0][2] == content
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-A", "a\r\nX-B: b"),
+        ("X-A", "a\nb"),
+        ("X-A", "a\0b"),
+        ("X-A", "\u20ac"),
+        ("X A", "b"),
+        ("X-A:", "b"),
+        ("", "b"),
+    ],
+)
+def test_a_header_that_http_cannot_carry_is_a_programming_error(run: Run, name: str, value: str) -> None:
+    async def main() -> None:
+        async with scene(says(OK)) as (provider, transport):
+            with pytest.raises(ValueError, match="header"):
+                await transport(wire(provider, headers=[("X-Fine", "yes"), (name, value)]))
+            assert provider.peers == []
+
+    run(main)
