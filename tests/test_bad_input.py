@@ -1,0 +1,168 @@
+"""Bad input over real HTTP: a clear 4xx in OpenAI's shape, never a 5xx, and nothing of it reaches a provider."""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from gw.server import Limits
+from tests.fakes import answers, completion
+from tests.running import Running, running, settings
+
+HI = [{"role": "user", "content": "Hi"}]
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def gw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running() as gateway:
+        provider = gateway.add_provider(answers(orjson.dumps(completion())))
+        gateway.start(
+            settings(
+                tmp_path_factory.mktemp("bad"),
+                backends={"a": {"adapter": "openai", "base_url": provider.url + "/v1", "models": {"gpt-4": "x"}}},
+                middleware={"rate_limit": {"enabled": False}},
+            ),
+            limits=Limits(max_body=100_000, body_timeout=0.5),
+        )
+        yield gateway
+
+
+@pytest.fixture(scope="module", name="http")
+def _http(gw: Running) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=gw.gateway.url, trust_env=False, timeout=10) as client:
+        yield client
+
+
+def refused(gw: Running, response: httpx.Response, status: int, code: str, param: str | None) -> None:
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["code"], error["param"]) == (code, param), error
+    assert len(error["message"]) > 10
+    assert response.headers["x-request-id"]
+    assert gw.providers[0].asked == []
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"text"', b"null", b"5"])
+def test_json_that_is_no_object_is_refused(gw: Running, http: httpx.Client, body: bytes) -> None:
+    refused(gw, http.post("/v1/chat/completions", content=body, headers=JSON), 400, "invalid_value", None)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"nonsense", b'{"messages": NaN}', b"\xff\xfe"])
+def test_what_is_not_json_is_invalid_json(gw: Running, http: httpx.Client, body: bytes) -> None:
+    refused(gw, http.post("/v1/chat/completions", content=body, headers=JSON), 400, "invalid_json", None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": "Hi"}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": [1]}, "messages[0]"),
+        ({"messages": [{"role": "king", "content": "Hi"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
+        ({"model": 5}, "model"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"n": 0}, "n"),
+        ({"stream": "yes"}, "stream"),
+        ({"stop": 5}, "stop"),
+        ({"tools": {}}, "tools"),
+        ({"tools": ["Read", {"type": "function"}]}, "tools"),
+        ({"tool_choice": 5}, "tool_choice"),
+        ({"response_format": "json"}, "response_format"),
+        ({"stream_options": []}, "stream_options"),
+        ({"session_id": "null"}, "session_id"),
+        ({"backend": 5}, "backend"),
+    ],
+)
+def test_a_wrong_field_is_named(gw: Running, http: httpx.Client, fields: dict[str, Any], param: str) -> None:
+    response = http.post("/v1/chat/completions", json={"model": "gpt-4", "messages": HI} | fields)
+    refused(gw, response, 400, "invalid_value", response.json()["error"]["param"])
+    assert response.json()["error"]["param"].startswith(param)
+
+
+def test_too_deep_is_refused(gw: Running, http: httpx.Client) -> None:
+    deep = b'{"model":"gpt-4","messages":[{"role":"user","content":"Hi"}],"metadata":' + b"[" * 300 + b"]" * 300 + b"}"
+    response = http.post("/v1/chat/completions", content=deep, headers=JSON)
+    assert response.status_code == 400
+    assert "64" in response.text
+    assert gw.providers[0].asked == []
+
+
+def test_too_large_is_a_413(gw: Running, http: httpx.Client) -> None:
+    body = orjson.dumps({"messages": [{"role": "user", "content": "x" * 200_000}]})
+    response = http.post("/v1/chat/completions", content=body, headers=JSON)
+    refused(gw, response, 413, "request_too_large", None)
+
+
+def test_too_slow_is_a_408(gw: Running) -> None:
+    with socket.create_connection(("127.0.0.1", gw.gateway.port), timeout=10) as sock:
+        sock.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 5000\r\n\r\n{"
+        )
+        assert b" 408 " in sock.recv(4096).partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
+def test_what_does_not_call_itself_json_is_a_415(gw: Running, http: httpx.Client, media_type: str) -> None:
+    headers = {"Content-Type": media_type} if media_type else {}
+    content = orjson.dumps({"messages": HI})
+    response = http.post("/v1/chat/completions", content=content, headers=headers)
+    refused(gw, response, 415, "unsupported_media_type", None)
+
+
+def test_unknown_model_backend_and_path_are_404(gw: Running, http: httpx.Client) -> None:
+    response = http.post("/v1/chat/completions", json={"model": "invalid-model", "messages": HI})
+    refused(gw, response, 404, "model_not_found", "model")
+    response = http.post("/v1/nobody/chat/completions", json={"messages": HI})
+    refused(gw, response, 404, "backend_not_found", "backend")
+    refused(gw, http.get("/v1/nothing"), 404, "not_found", None)
+    assert 'did you mean "/v1/chat/completions"' in http.post("/v1/chat/completion").json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/v1/chat/completions", "POST, OPTIONS"),
+        ("DELETE", "/health", "GET, HEAD, OPTIONS"),
+        ("POST", "/v1/models", "GET, HEAD, OPTIONS"),
+    ],
+)
+def test_a_wrong_method_is_a_405_with_allow(
+    gw: Running, http: httpx.Client, method: str, path: str, allow: str
+) -> None:
+    response = http.request(method, path)
+    refused(gw, response, 405, "method_not_allowed", None)
+    assert response.headers["allow"] == allow
+
+
+def test_options_tells_the_methods_and_head_has_no_body(http: httpx.Client) -> None:
+    response = http.options("/v1/models")
+    assert (response.status_code, response.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+    response = http.head("/health")
+    assert (response.status_code, response.content) == (200, b"")
+    assert int(response.headers["content-length"]) > 10
+
+
+def test_a_refused_exchange_has_its_row(tmp_path: Path) -> None:
+    with running() as gateway:
+        url = gateway.start(settings(tmp_path))
+        headers = {"X-Request-ID": "refused-1"}
+        response = httpx.post(f"{url}/v1/chat/completions", json={"messages": "Hi"}, headers=headers, trust_env=False)
+        assert response.headers["x-request-id"] == "refused-1"
+    with closing(sqlite3.connect(tmp_path / "requests.db")) as database:
+        query = "SELECT backend, status, error IS NOT NULL, attempts FROM requests WHERE request_id = 'refused-1'"
+        assert database.execute(query).fetchall() == [(None, 400, 1, 0)]
