@@ -110,7 +110,7 @@ class App:
         page = find_page(request.path)
         exchange = request.exchange
         request.operation = exchange.operation = page.operation
-        request.parameters = dict(page.parameters)
+        request.parameters = page.parameters
         try:
             takes = request.method in page.methods
             response = await self._handlers[page.operation if takes else UNKNOWN](request)

@@ -150,7 +150,7 @@ def _details(error: dict[str, Any]) -> ErrorDetails:
     )
     for number in (error.get("status_code"), code, error.get("status")):
         text = str(number)
-        if details.status is None and text.isdigit() and 400 <= int(text[:4]) < 600:
+        if details.status is None and text.isascii() and text.isdigit() and 400 <= int(text[:4]) < 600:
             details.status = int(text)
     inner = error.get("innererror")  # Azure's content filter names itself only here
     if isinstance(inner, dict) and isinstance(inner.get("code"), str):

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -17,11 +16,11 @@ from gw.backend import Backend, Backends
 from gw.errors import Forbidden, GatewayError, InvalidRequest, NotFound, Unavailable
 from gw.message import Candidate, Request
 from gw.near import near
-from gw.ordering import Able, Ordering
+from gw.ordering import AUTO, NO_BACKEND, Able, Ordering, Plan, Skipped
 from gw.rules import Facts, Rule
 from gw.wants import FIELD_OF, Wants, estimated_tokens, wants
 
-NO_BACKEND = "No backends currently available"  # document A's sentence
+MAX_PLANS = 1024  # kinds of requests that are remembered; a model's name comes from the client
 
 
 @dataclass(slots=True, frozen=True)
@@ -30,13 +29,6 @@ class Target:
 
     backend: str
     model: str | None = None
-
-
-class Skipped(NamedTuple):
-    """A backend that may not answer this request, and why."""
-
-    backend: str
-    reason: str
 
 
 class Decision(NamedTuple):
@@ -49,7 +41,11 @@ class Decision(NamedTuple):
 
 
 class Router:
-    """Decides for one request who may answer. No I/O; the same decision serves requests and `gw explain`."""
+    """Decides for one request who may answer. No I/O; the same decision serves requests and `gw explain`.
+
+    What depends on the configuration alone is remembered per kind of request (`Plan`); whose turn it is and who is
+    cooling down is looked up each time. The backends' settings do not change while a Router lives.
+    """
 
     def __init__(
         self,
@@ -62,12 +58,14 @@ class Router:
         self._ordering = ordering
         self._rules = rules
         self._unknown_model = unknown_model
+        self._plans: dict[tuple[object, ...], Plan] = {}
+        self._lengths = {backend.context_length for backend in backends if backend.context_length is not None}
 
     def decide(self, request: Request) -> Decision:
         """The candidates for a request, or GatewayError where there are none. Reads, never writes."""
         assert request.document is not None, "the body is read before route"
         chat = request.document.peek()
-        model = chat.get("model") or "auto"
+        model = chat.get("model") or AUTO
         asked = wants(chat)
         named, model = self._explicit(request, chat, model)
         if named is not None:
@@ -78,10 +76,13 @@ class Router:
                 code="session_not_found",
                 param="session_id",
             )
-        for rule, targets in self._rules:
-            if rule.matches(self._facts(request, chat, model, asked)):
-                return self._by_rule(rule, targets, model, asked, request)
-        return self._ordered(request, chat, model, asked)
+        tokens = estimated_tokens(chat)
+        if self._rules:
+            facts = _facts(request, model, asked, tokens)
+            for rule, targets in self._rules:
+                if rule.matches(facts):
+                    return self._by_rule(rule, targets, model, asked, request)
+        return self._ordered(request, tokens, model, asked)
 
     # --- 1: named by the client ---------------------------------------------------------------------------------
 
@@ -126,33 +127,24 @@ class Router:
         missing = asked.missing(backend.capabilities)
         if missing is not None:
             raise _incapable(missing, f'backend "{backend.name}"')
-        upstream = backend.upstream_model(model) if model != "auto" else backend.default_model()
-        if upstream is None and model == "auto":
+        upstream = backend.upstream_model(model) if model != AUTO else backend.default_model()
+        if upstream is None and model == AUTO:
             raise InvalidRequest(
                 f'backend "{backend.name}" has no model of its own: name one in `model`', param="model"
             )
         # A backend that the client named gets the model that the client named, mapped or not.
-        first = Candidate(backend, upstream or model, _echo(model, upstream or model), "named by the client", True)
+        first = Candidate(
+            backend, upstream or model, upstream or model if model == AUTO else model, "named by the client", True
+        )
         if not self._backends.explicit_fallback:
             return Decision([first], (), False)
         try:
-            others = self._ordered(request, chat, model, asked).candidates
+            others = self._ordered(request, estimated_tokens(chat), model, asked).candidates
         except GatewayError:
             others = ()  # nobody else could answer; that matters only if the named one fails
         return Decision([first, *(other for other in others if other.backend is not backend)], (), False)
 
     # --- 2: rules -----------------------------------------------------------------------------------------------
-
-    def _facts(self, request: Request, chat: Mapping[str, Any], model: str, asked: Wants) -> Facts:
-        return Facts(
-            model=model,
-            has_tools=asked.functions or asked.cli_tools,
-            has_images=asked.images,
-            stream=asked.stream,
-            key=request.principal.name,
-            tokens=estimated_tokens(chat),
-            headers=request.headers,
-        )
 
     def _by_rule(self, rule: Rule, targets: Sequence[Target], model: str, asked: Wants, request: Request) -> Decision:
         found: list[Able] = []
@@ -171,18 +163,34 @@ class Router:
         if not found:
             self._raise_incapable([self._backends[target.backend] for target in targets], asked, request)
             raise Unavailable(NO_BACKEND + _reasons(skipped))
-        return _decided(found, model, f"rule `{rule.text}`", skipped)
+        # The rule's own order stands: nobody takes turns.
+        candidates, degraded = Plan(found, 1, model, f"rule `{rule.text}`", skipped).pick()
+        return Decision(candidates, skipped, degraded)
 
     # --- 3: everybody -------------------------------------------------------------------------------------------
 
-    def _ordered(self, request: Request, chat: Mapping[str, Any], model: str, asked: Wants) -> Decision:
+    def _ordered(self, request: Request, tokens: int, model: str, asked: Wants) -> Decision:
         self._check_model_allowed(request, model)
+        kind = (model, asked, request.principal.name, self._ordering.bucket(tokens), self._longest_fit(tokens))
+        plan = self._plans.get(kind)
+        if plan is None:
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
+            plan = self._plans[kind] = self._plan(request, tokens, model, asked)
+        candidates, degraded = plan.pick()
+        return Decision(candidates, plan.skipped, degraded or plan.drops_tools, plan.drops_tools)
+
+    def _longest_fit(self, tokens: int) -> int:
+        """How many of the configured context lengths a prompt is too long for: it decides who has room."""
+        return sum(tokens > length for length in self._lengths)
+
+    def _plan(self, request: Request, tokens: int, model: str, asked: Wants) -> Plan:
         serving, skipped = self._serving(request, model)
-        if not serving and model != "auto":
+        if not serving and model != AUTO:
             if self._unknown_model == "error" and not self._somebody_serves(model):
                 raise _model_not_found(model, self.model_names())
             if self._unknown_model == "route":
-                model = "auto"
+                model = AUTO
                 serving, skipped = self._serving(request, model)
         able = [(backend, upstream) for backend, upstream in serving if not _lacks(backend, asked)]
         skipped += [Skipped(backend.name, reason) for backend, _ in serving if (reason := _lacks(backend, asked))]
@@ -193,12 +201,7 @@ class Router:
         if not able:
             self._raise_incapable([backend for backend, _ in serving], asked, request)
             raise Unavailable(NO_BACKEND + _reasons(skipped))
-        tokens = estimated_tokens(chat)
-        roomy = [
-            (backend, upstream)
-            for backend, upstream in able
-            if backend.context_length is None or tokens <= backend.context_length
-        ]
+        roomy = [entry for entry in able if entry[0].context_length is None or tokens <= entry[0].context_length]
         if not roomy:
             longest = max(backend.context_length or 0 for backend, _ in able)
             raise InvalidRequest(
@@ -206,9 +209,9 @@ class Router:
                 code="context_length_exceeded",
                 param="messages",
             )
-        ordered, reason = self._ordering.order(roomy, tokens)
-        decision = _decided(ordered, model, reason, skipped)
-        return decision._replace(degraded=True, drops_tools=True) if drops_tools else decision
+        plan = self._ordering.plan(roomy, model, tokens, skipped)
+        plan.drops_tools = drops_tools
+        return plan
 
     def _serving(self, request: Request, model: str) -> tuple[list[Able], list[Skipped]]:
         found: list[Able] = []
@@ -225,7 +228,7 @@ class Router:
                 reserve.append((backend, upstream))
             else:
                 found.append((backend, upstream))
-        if found or (model != "auto" and self._unknown_model == "error"):
+        if found or (model != AUTO and self._unknown_model == "error"):
             return found, skipped
         return reserve, skipped  # echo answers `auto` when nobody else is ready (contract 1.7)
 
@@ -268,7 +271,7 @@ class Router:
 
 
 def _served(backend: Backend, model: str) -> str | None:
-    if model == "auto" or model == backend.name:
+    if model == AUTO or model == backend.name:
         return backend.default_model()
     return backend.upstream_model(model)
 
@@ -293,33 +296,16 @@ def _lacks(backend: Backend, asked: Wants) -> str:
     return f"cannot do {missing}" if missing else ""
 
 
-def _decided(found: Sequence[Able], model: str, reason: str, skipped: Sequence[Skipped]) -> Decision:
-    """Candidates from backends in order; those that cool down are left out while others are there."""
-    awake = [entry for entry in found if not entry[0].is_cooling]
-    if not awake:
-        soonest = min(backend.cooling_for for backend, _ in found)
-        why = "; ".join(f"{backend.name}: {backend.cooling_reason}" for backend, _ in found if backend.cooling_reason)
-        raise Unavailable(
-            f"{NO_BACKEND}: all are cooling down{f' ({why})' if why else ''}", retry_after=math.ceil(soonest)
-        )
-    cooling = [
-        Skipped(backend.name, f"cooling down for {backend.cooling_for:.0f} s")
-        for backend, _ in found
-        if backend.is_cooling
-    ]
-    candidates = [
-        Candidate(backend, upstream, _echo(model, upstream) if index == 0 else upstream, reason)
-        for index, (backend, upstream) in enumerate(awake)
-    ]
-    degraded = awake[0] is not found[0]
-    if degraded:
-        candidates[0] = candidates[0]._replace(answers_as=candidates[0].model)
-    return Decision(candidates, [*skipped, *cooling], degraded)
-
-
-def _echo(model: str, upstream: str) -> str:
-    """The name that the client reads: the one it asked for, or the real one where it left the choice to us."""
-    return upstream if model == "auto" else model
+def _facts(request: Request, model: str, asked: Wants, tokens: int) -> Facts:
+    return Facts(
+        model=model,
+        has_tools=asked.functions or asked.cli_tools,
+        has_images=asked.images,
+        stream=asked.stream,
+        key=request.principal.name,
+        tokens=tokens,
+        headers=request.headers,
+    )
 
 
 def _reasons(skipped: Sequence[Skipped]) -> str:

@@ -189,6 +189,21 @@ def test_iterations_are_summed() -> None:
     assert (completion["usage"]["prompt_tokens"], completion["usage"]["completion_tokens"]) == (30, 3)
 
 
+def test_usage_that_nobody_reported_is_not_made_up() -> None:
+    codec = codec_of({"messages": [user()]})
+    assert "usage" not in codec.complete(message_of([TEXT], usage=None)).peek()
+    assert codec.summary.usage is None
+    codec = live()
+    start = {"type": "message_start", "message": {"id": "msg_1"}}
+    end: list[dict[str, Any]] = [
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+        {"type": "message_stop"},
+    ]
+    chunks = streamed(codec, start, *text_events(0, "A"), *end)
+    assert codec.summary.usage is None
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+
+
 def test_what_a_broken_stream_cost_is_known_so_far() -> None:
     codec = live()
     codec.feed(sse(message_start(input_tokens=10), *text_events(0, "A")))
@@ -235,6 +250,7 @@ def test_an_error_in_place_of_a_stream_is_an_error(body: bytes) -> None:
         [message_start(), {"type": "content_block_stop", "index": 0}],
         [message_start(), {"type": "content_block_delta", "index": 4, "delta": {"type": "input_json_delta"}}],
         [message_start(), {"type": "message_stop"}],
+        [message_start(), *ending(), {"type": "message_stop"}],
         [message_start(), {"type": "message_delta", "delta": "x"}],
         [
             message_start(),

@@ -111,8 +111,20 @@ _REQUESTS: list[tuple[str, dict[str, Any]]] = [
     (BUDGET, {"messages": [user()], "reasoning_effort": "high", "response_format": {"type": "json_object"}}),
     (ADAPTIVE, {"messages": [user()], "reasoning_effort": "xhigh", "tools": [function()], "tool_choice": "none"}),
     (ADAPTIVE, {"messages": [user(), {"role": "developer", "content": "S"}, user()], "reasoning_effort": "none"}),
-    (ADAPTIVE, {"messages": [user()], "response_format": {"type": "json_schema", "json_schema": {"schema": _SCHEMA}}}),
-    (OLD, {"messages": [user()], "response_format": {"type": "json_schema", "json_schema": {"schema": _SCHEMA}}}),
+    (
+        ADAPTIVE,
+        {
+            "messages": [user()],
+            "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": _SCHEMA}},
+        },
+    ),
+    (
+        OLD,
+        {
+            "messages": [user()],
+            "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": _SCHEMA}},
+        },
+    ),
     (OLD, {"messages": [user()], "tools": [{"type": "custom", "custom": {"name": "sh"}}], "web_search_options": {}}),
     (OLD, {"messages": [user()], "functions": [{"name": "f"}], "function_call": {"name": "f"}}),
     (BUDGET, {"messages": [_LOOP[0], _LOOP[1] | {"reasoning_details": _DETAILS}, *_LOOP[2:]], "tools": [function()]}),

@@ -113,8 +113,8 @@ def detail(**fields: Any) -> dict[str, Any]:
         ]},
         {"reasoning_details": [  # as streams bring it: fragments of one block share an index
             detail(type="reasoning.text", text="H"),
-            detail(type="reasoning.text", text="m."),
             detail(type="reasoning.text", signature="S1"),
+            detail(type="reasoning.text", text="m."),
             detail(type="reasoning.encrypted", data="D1", index=1),
         ]},
         {"thinking_blocks": [THOUGHT | {"index": 4}, HIDDEN]},
@@ -136,6 +136,16 @@ def test_what_others_signed_is_told_as_dropped() -> None:
     body, losses = encoded({"messages": [user(), message, user()]})
     assert body["messages"][1]["content"] == [{"type": "text", "text": "A"}]
     assert pointers(losses) == [("/messages/1/reasoning", "dropped"), ("/messages/1/reasoning_details", "dropped")]
+
+
+def test_reasoning_of_a_strange_shape_is_dropped_like_any_other() -> None:
+    strange = [detail(type="reasoning.text", text=[7], index=[]), detail(type=3), "x", None]
+    message = {"role": "assistant", "content": "A", "reasoning_details": strange, "thinking_blocks": 7}
+    losses = encoded({"messages": [user(), message, user()]})[1]
+    assert pointers(losses) == [
+        ("/messages/1/reasoning_details", "dropped"),
+        ("/messages/1/thinking_blocks", "dropped"),
+    ]
 
 
 def loop(**fields: Any) -> dict[str, Any]:

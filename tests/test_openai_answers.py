@@ -65,6 +65,19 @@ def test_chunks_pass_in_the_providers_own_bytes_but_for_the_model() -> None:
     assert raws == [piece[6:-2].replace(b'"model":"their-own"', b'"model":"asked for"') for piece in pieces]
 
 
+def test_the_model_is_found_wherever_a_chunk_has_it() -> None:
+    def value(place: int) -> dict[str, Any]:
+        fields = list(
+            (chunk({"content": "a"}, model="theirs") | {"t": "x" * place, "logprobs": {"model": place}}).items()
+        )
+        return dict(fields[place % 6 :] + fields[: place % 6])
+
+    values = [chunk({"role": "assistant", "content": ""}, model="theirs"), *(value(i) for i in range(30))]
+    opened = codec(model="asked")
+    found = [orjson.loads(one.raw) for each in values for one in opened.feed(sse(each, done=False))]
+    assert found == [each | {"model": "asked"} for each in values]
+
+
 def test_chunks_under_the_right_name_already_are_not_changed_at_all() -> None:
     pieces = [sse(value, done=False).replace(b":", b" : ").replace(b"data :", b"data:") for value in chunks("a", "b")]
     opened = codec()
@@ -367,6 +380,17 @@ def test_interleaved_calls_are_kept_apart() -> None:
 @pytest.mark.parametrize("arguments", ["", None])
 def test_a_call_without_arguments_gets_an_empty_object(arguments: str | None) -> None:
     assert calls(fragment(arguments, name="f", id="x", index=0)).tool_calls == [("x", "f", {})]
+
+
+def test_a_call_without_arguments_that_comes_with_the_end_gets_an_empty_object() -> None:
+    begins = fragment("", name="g", id="y", index=1, type="function")
+    found = reading(
+        chunk({"tool_calls": [fragment("", name="f", id="x", index=0, type="function")]}),
+        chunk({"tool_calls": [begins]}, "tool_calls"),
+    )
+    assert found.tool_calls == [("x", "f", {}), ("y", "g", {})]
+    only = chunk({"role": "assistant", "content": None, "tool_calls": [begins | {"index": 0}]}, "tool_calls")
+    assert reading(only).tool_calls == [("y", "g", {})]
 
 
 def test_arguments_as_an_object_become_text() -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gw.errors import UpstreamError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout, can_fall_back, can_retry
 from gw.message import Headers
@@ -182,6 +184,33 @@ def test_an_error_inside_an_answer_finds_its_status_itself(value: Any, fault: st
     found = from_object(value, backend="b")
     assert (found.fault, found.upstream_status) == (fault, status)
     assert "boom" in found.message
+
+
+_words = st.sampled_from(
+    (
+        "error message type code param status status_code details metadata raw provider_name innererror reason "
+        "retryDelay detail msg loc choices error_type object"
+    ).split()
+)
+_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-1, 600)
+    | st.text(max_size=5)
+    | _words
+    | st.sampled_from(["429", "²", '{"error":1}']),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_words, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(status=st.integers(300, 599), value=_values)
+def test_no_shape_of_an_error_is_too_odd(status: int, value: Any) -> None:
+    found = failed(status, value)
+    assert 400 <= found.status < 600
+    assert found.message
+    assert isinstance(found.code, str | None)
+    assert from_object(value, backend="b").message
 
 
 # --- how long to wait -------------------------------------------------------------------------------------------

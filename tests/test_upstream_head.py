@@ -170,7 +170,7 @@ def mutated_heads(draw: st.DrawFn) -> bytes:
     return head
 
 
-@settings(EXAMPLES, max_examples=600)
+@settings(EXAMPLES, max_examples=300)
 @given(mutated_heads())
 def test_the_matcher_accepts_only_what_h11_accepts_with_the_same_result(data: bytes) -> None:
     head = match_head(data + b"body")
@@ -211,7 +211,10 @@ def test_a_canonical_head_is_read_in_any_two_pieces(head: bytes) -> None:
     wanted = match_head(head)
     assert wanted is not None
     for cut in range(len(head)):
-        assert read_head(head + b"body", [cut]) == (wanted, b"body")
+        found, rest = read_head(head + b"body", [cut])
+        assert found is not None
+        assert rest == b"body"
+        assert all(getattr(found, name) == getattr(wanted, name) for name in Head.__slots__)
 
 
 def test_the_canonical_heads_do_not_need_h11() -> None:
@@ -285,7 +288,7 @@ def test_chunks_read_as_h11_reads_them_however_they_are_cut(data: bytes, cuts: l
     assert chunked_by_gw([data[at : at + 1] for at in range(len(data))]) == (wanted[0], bool(wanted[1]))
 
 
-@settings(EXAMPLES, max_examples=400)
+@settings(EXAMPLES, max_examples=300)
 @given(chunked_bodies(), CUTS, st.integers(0, 120), st.sampled_from([*ODD, b"", b"0", b"f", b";"]), st.integers(0, 2))
 def test_broken_chunks_are_refused_or_read_as_h11_reads_them(
     data: bytes, cuts: list[int], at: int, odd: bytes, dropped: int

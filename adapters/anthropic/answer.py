@@ -132,17 +132,17 @@ class WholeAnswer:
         self.signed: list[dict[str, Any]] = []
 
     def read(self, message: Mapping[str, Any], summary: Summary) -> dict[str, Any]:
-        """The `choices[0]` and `usage` of the completion, as {"choice", "usage"}; fills the summary."""
+        """The one choice of the completion; fills the summary, its usage only where Claude told it."""
         for index, block in enumerate(message["content"]):
             if isinstance(block, dict):
                 self._read_block(block, index)
         native = message.get("stop_reason") or "end_turn"
-        usage = usage_of(message.get("usage") or {})
+        raw_usage = message.get("usage")
+        summary.usage = usage_of(raw_usage) if raw_usage else None
         summary.model = message.get("model")
         summary.upstream_id = message.get("id")
         summary.native_finish_reason = native
         summary.finish_reason = finish_reason(native, bool(self.calls), self._plan)
-        summary.usage = usage
         choice = {
             "index": 0,
             "message": self._message(message),
@@ -154,7 +154,7 @@ class WholeAnswer:
         if self.calls and self.signed:
             ids = [call["id"] for call in self.calls]
             self._plan.signatures.keep(self._plan.scope, ids, self.signed)
-        return {"choice": choice, "usage": usage_object(usage)}
+        return choice
 
     def _read_block(self, block: Mapping[str, Any], index: int) -> None:
         kind = block.get("type")

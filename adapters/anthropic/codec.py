@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import orjson
 
 from gw.adapter import WireRequest
-from gw.adapters.anthropic.answer import WholeAnswer
+from gw.adapters.anthropic.answer import WholeAnswer, usage_object
 from gw.adapters.anthropic.plan import Plan
 from gw.adapters.anthropic.stream import EventReader
 from gw.document import Chunk, Completion
@@ -64,20 +64,19 @@ class AnthropicCodec:
         if not isinstance(message, dict) or not isinstance(message.get("content"), list):
             raise self._garbage(f"no message: {quote(content, self._secrets)}")
         try:
-            read = WholeAnswer(self._plan).read(message, self.summary)
+            choice = WholeAnswer(self._plan).read(message, self.summary)
         except (AttributeError, TypeError):  # a field of a type that the API does not have
             raise self._garbage(f"a message of a strange shape: {quote(content, self._secrets)}") from None
-        return Completion(
-            None,
-            {
-                "id": self._id,
-                "object": "chat.completion",
-                "created": self._created,
-                "model": self._model,
-                "choices": [read["choice"]],
-                "usage": read["usage"],
-            },
-        )
+        completion = {
+            "id": self._id,
+            "object": "chat.completion",
+            "created": self._created,
+            "model": self._model,
+            "choices": [choice],
+        }
+        if self.summary.usage is not None:
+            completion["usage"] = usage_object(self.summary.usage)
+        return Completion(None, completion)
 
     def feed(self, data: bytes, /) -> Sequence[Chunk]:
         """The chunks that are complete with this piece.

@@ -157,11 +157,11 @@ class EventReader:
         choice = self._out[-1].peek()["choices"][0]
         choice["finish_reason"] = summary.finish_reason
         choice["native_finish_reason"] = native
-        usage = summary.usage = usage_of(self._usage)
-        self._send({})
-        last = self._out[-1].peek()
-        last["choices"] = []
-        last["usage"] = usage_object(usage)
+        if summary.usage is not None:
+            self._send({})
+            last = self._out[-1].peek()
+            last["choices"] = []
+            last["usage"] = usage_object(summary.usage)
         if self._call_ids and self._signed:
             plan.signatures.keep(plan.scope, self._call_ids, self._signed)
 

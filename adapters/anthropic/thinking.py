@@ -43,19 +43,19 @@ def signed_blocks(message: Mapping[str, Any], pointer: str, plan: Plan) -> list[
 
 def _from_details(details: Any) -> list[dict[str, Any]]:
     """OpenRouter's shape back to blocks; the fragments of one block share an `index` and are put together."""
-    merged: dict[Any, dict[str, Any]] = {}
+    merged: dict[int | str, dict[str, Any]] = {}
     for at, detail in enumerate(details if isinstance(details, list) else ()):
         if not isinstance(detail, dict) or detail.get("format") != FORMAT:
             continue
-        index = detail.get("index")
-        key = ("at", at) if index is None else index
+        index, text, signature = detail.get("index"), detail.get("text"), detail.get("signature")
+        key = index if isinstance(index, int) else f"at {at}"
         if detail.get("type") == "reasoning.encrypted":
             merged[key] = {"type": "redacted_thinking", "data": detail.get("data")}
             continue
         block = merged.setdefault(key, {"type": "thinking", "thinking": "", "signature": ""})
         if block["type"] == "thinking":
-            block["thinking"] += detail.get("text") or ""
-            block["signature"] = detail.get("signature") or block["signature"]
+            block["thinking"] += text if isinstance(text, str) else ""
+            block["signature"] = signature or block["signature"]
     return [block for block in merged.values() if _is_signed(block)]
 
 

@@ -52,6 +52,20 @@ class ChoiceStream:
         changed |= self._repair_finish(choice, summary)
         return changed, True
 
+    def give_arguments(self, choice: dict[str, Any]) -> list[dict[str, Any]]:
+        """See to it that calls without any arguments have `{}` when their choice ends with this piece.
+
+        A call that this very piece begins gets them in place; what is left has to be sent before the piece.
+        """
+        missing = self.calls.unfinished()
+        begun = {
+            fragment["index"]: fragment for fragment in choice["delta"].get("tool_calls") or () if "id" in fragment
+        }
+        for fragment in missing:
+            if (first := begun.get(fragment["index"])) is not None:
+                first["function"] = {**first["function"], **fragment["function"]}
+        return [fragment for fragment in missing if fragment["index"] not in begun]
+
     def _repair_role(self, choice: dict[str, Any], delta: dict[str, Any]) -> bool:
         if self.begun:
             return delta.pop("role", None) is not None
@@ -79,7 +93,7 @@ class ChoiceStream:
                 return False
             choice["finish_reason"] = None
             return True
-        finish = finish_of(native, has_calls=bool(self.calls))
+        finish = finish_of(native, has_calls=len(self.calls) > 0)
         self.finished = True
         if choice["index"] == 0:
             summary.finish_reason = finish

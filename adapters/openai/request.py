@@ -206,9 +206,9 @@ def _messages(messages: Any, dialect: Dialect, losses: list[Loss]) -> list[Any] 
         repairs = _REPAIRS_OF[dialect.name] = _message_repairs(dialect)
     changed: list[Any] | None = None
     for index, message in enumerate(messages):
-        new = message
+        new, place = message, f"/messages/{index}"
         for repair in repairs:
-            new = repair(new, f"/messages/{index}", losses)
+            new = repair(new, place, losses)
         if new is not message:
             if changed is None:
                 changed = list(messages)

@@ -122,8 +122,10 @@ class ChunkStream:
                 kept.append(choice)
             if state.finished and not was_finished:
                 self.templates.clear()
-                if missing := state.calls.unfinished():
-                    closing.append({"index": index, "delta": {"tool_calls": missing}, "finish_reason": None})
+                if state.calls.unfinished():
+                    changed = True
+                    if missing := state.give_arguments(choice):
+                        closing.append({"index": index, "delta": {"tool_calls": missing}, "finish_reason": None})
         changed |= self._take_usage(value)
         if not kept:
             return [], None

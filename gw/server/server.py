@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from gw.errors import ConfigError
 from gw.server.connection import Connection
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 _BACKLOG = 2048
 _LAST_SECOND = 1.0  # what aborted requests get to clean up
+
+
+class _Common(TypedDict, total=False):
+    backlog: int
+    ssl: tls.SSLContext | None
+    ssl_handshake_timeout: float
+    ssl_shutdown_timeout: float
 
 
 class Server:
@@ -52,12 +59,17 @@ class Server:
     async def start(self, host: str, port: int, *, reuse_port: bool = False, sock: socket.socket | None = None) -> None:
         """Listen on host and port, or on a socket that is bound already. Raises ConfigError with the cure."""
         loop = asyncio.get_running_loop()
+        limits = self._state.limits
+        common: _Common = {"backlog": _BACKLOG, "ssl": self._ssl}
+        if self._ssl is not None:
+            common["ssl_handshake_timeout"] = limits.head_timeout
+            common["ssl_shutdown_timeout"] = limits.linger_timeout
         try:
             if sock is not None:
-                self._listener = await loop.create_server(self.connect, sock=sock, backlog=_BACKLOG, ssl=self._ssl)
+                self._listener = await loop.create_server(self.connect, sock=sock, **common)
             else:
                 self._listener = await loop.create_server(
-                    self.connect, host, port, backlog=_BACKLOG, ssl=self._ssl, reuse_port=reuse_port or None
+                    self.connect, host, port, reuse_port=reuse_port or None, **common
                 )
         except OSError as error:
             raise ConfigError([_why_not(host, port, error)]) from error

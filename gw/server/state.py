@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING
@@ -45,7 +45,7 @@ class State:
         self.draining = False
         self._addresses: dict[str, int] = {}
         self._quiet: asyncio.Future[None] | None = None
-        self._prefix = f"req-{secrets.token_hex(6)}-"
+        self._prefix = f"req-{os.urandom(6).hex()}-"
         self._numbers = count(1)
 
     def new_id(self) -> str:
