@@ -51,7 +51,7 @@ class Price:
 class Health:
     """What traffic has taught about a backend: failures in a row, and until when it is left alone.
 
-    One worker keeps it here; with several, a subclass keeps the same figures in shared memory.
+    One worker keeps it here; with several, `gw.shared_health.SharedHealth` keeps the same figures in shared memory.
     """
 
     __slots__ = ("cooling_until", "failures", "in_flight", "probing")
@@ -61,6 +61,16 @@ class Health:
         self.cooling_until = 0.0  # monotonic seconds
         self.in_flight = 0
         self.probing = False  # half-open: one request is finding out
+
+    def cool_until(self, moment: float) -> None:
+        """Leave it alone until `moment` (monotonic seconds), or for longer where that was said before."""
+        self.cooling_until = max(self.cooling_until, moment)
+
+    def claim_probe(self) -> bool:
+        """Be the one request that finds out; False where another one is. Set `probing` to False when it is known."""
+        claimed = not self.probing
+        self.probing = True
+        return claimed
 
 
 @dataclass(slots=True, eq=False)
@@ -113,7 +123,7 @@ class Backend:
     def cool(self, seconds: float, reason: str = "") -> None:
         """Leave it alone for a while, and say why; a cool-down is never shortened."""
         self.cooling_reason = reason
-        self.health.cooling_until = max(self.health.cooling_until, self.clock() + seconds)
+        self.health.cool_until(self.clock() + seconds)
 
     def upstream_model(self, model: str) -> str | None:
         """The provider's name for a model that the client asked for; None where this backend does not serve it.

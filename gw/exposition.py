@@ -1,8 +1,8 @@
-"""Figures of one or several workers, merged and written as Prometheus text or as JSON."""
+"""Figures written as Prometheus text or as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 if TYPE_CHECKING:
@@ -15,34 +15,13 @@ class FamilyState(TypedDict):
     """One metric's figures. Each series is (label values, figures): one figure, or a histogram's counts and its sum."""
 
     help: str
-    labels: list[str]
+    labels: Sequence[str]
     kind: Kind
-    bounds: list[float]  # upper bounds of a histogram's buckets, without +Inf
-    over_workers: Literal["sum", "max"]
-    series: list[tuple[list[str], list[float]]]
+    bounds: Sequence[float]  # upper bounds of a histogram's buckets, without +Inf
+    series: list[tuple[Sequence[str], Sequence[float]]]
 
 
 State = dict[str, FamilyState]
-
-
-def merge(states: Iterable[State]) -> State:
-    """The figures of several workers as one. A metric that two of them describe differently is taken from the first."""
-    merged: State = {}
-    sums: dict[str, dict[tuple[str, ...], list[float]]] = {}
-    for state in states:
-        for name, family in state.items():
-            known = merged.setdefault(name, family)
-            if any(known[key] != family[key] for key in ("kind", "labels", "bounds")):
-                continue
-            add = max if family["over_workers"] == "max" else _plus
-            series = sums.setdefault(name, {})
-            for labels, figures in family["series"]:
-                key = tuple(labels)
-                old = series.get(key)
-                series[key] = list(figures) if old is None else [add(a, b) for a, b in zip(old, figures, strict=True)]
-    for name, family in merged.items():
-        merged[name] = {**family, "series": [(list(key), value) for key, value in sums.get(name, {}).items()]}
-    return merged
 
 
 def snapshot(state: State) -> dict[str, object]:
@@ -83,10 +62,6 @@ class _Collector:
             for values, figures in family["series"]:
                 plain.add_metric(values, figures[0])
             yield plain
-
-
-def _plus(a: float, b: float) -> float:
-    return a + b
 
 
 def _series(family: FamilyState, values: Sequence[str], figures: Sequence[float]) -> dict[str, object]:

@@ -1,34 +1,43 @@
-"""What the gateway counts: requests, attempts, tokens, cost and latencies, cheap to record and merged over workers.
+"""What the gateway counts: requests, attempts, tokens, cost and latencies, cheap to record, exact over all workers.
 
-Counters and histograms are plain dicts of our own; a state of them is plain JSON, so that one worker can show the sum
-of all. `gw.exposition` writes them as Prometheus text.
+Every series is a row of counters in `gw.shared`, found by a name that tells its metric and labels, so that any worker
+can show the sum of all, of dead ones too, and no worker asks another. `gw.exposition` writes it as Prometheus text.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gw.exposition import FamilyState, Kind, State, merge, snapshot, text
+import orjson
+
+from gw.exposition import Kind, State, snapshot, text
 from gw.message import Attempt, Exchange
 from gw.outcome import outcome_of
+from gw.shared import LocalShared, Rows, Shared
 
 Labels = tuple[str, ...]
+Row = memoryview  # of float64: one figure, or a histogram's counts and its sum
 
 OTHER = "other"
 NONE = "none"
 MAX_SERIES = 2000  # of one metric; whatever comes after is counted under "other"
+PERIOD = 1.0  # seconds: how old the watched figures of other workers may be
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric: its name, what it says, the names of its labels, and for histograms the upper bounds."""
+    """One metric: its name, what it says, the names of its labels, and for histograms the upper bounds.
+
+    `over_workers` is for watched figures, which are never negative: how those of several workers become one.
+    """
 
     name: str
     help: str
@@ -36,6 +45,11 @@ class Family:
     kind: Kind = "counter"
     bounds: tuple[float, ...] = ()
     over_workers: Literal["sum", "max"] = "sum"
+
+    @property
+    def size(self) -> int:
+        """Values in a row: one, or a count for each bucket (the last is +Inf) and the sum."""
+        return len(self.bounds) + 2 if self.kind == "histogram" else 1
 
 
 FAMILIES = (
@@ -74,33 +88,39 @@ FAMILIES = (
 )
 
 
-class _Histogram:
-    __slots__ = ("counts", "sum")
-
-    def __init__(self, size: int) -> None:
-        self.counts = [0] * size
-        self.sum = 0.0
-
-
 class Metrics:
-    """Counters, histograms and gauges of one process. Recorded on the event loop; a few microseconds a request.
+    """Counters, histograms and gauges of all workers. Recorded on the event loop; a few microseconds a request.
 
-    Label values come from the configuration, never from clients: a model is a label only if it is among `models`.
+    Make it in the worker, after `Shared.enter`; every worker declares and watches the same metrics. Label values come
+    from the configuration, never from clients: a model is a label only if it is among `models`. As a context manager
+    it publishes what is watched every second, for the pages of other workers.
     """
 
     def __init__(
         self,
+        shared: Shared | None = None,
         *,
         models: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.models = frozenset(models)  # the provider's names that are configured; reload may set it anew
+        self._shared = shared if shared is not None else LocalShared()
         self._clock = clock
         self._started = clock()
         self._families: dict[str, Family] = {}
-        self._counters: dict[str, dict[Labels, float]] = {}
-        self._histograms: dict[str, dict[Labels, _Histogram]] = {}
-        self._watched: dict[str, Callable[[], float]] = {}
+        self._watched: dict[str, _Watched] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        # This worker's rows, by metric and labels.
+        self._counters: dict[str, dict[Labels, Row[float]]] = {}
+        self._histograms: dict[str, dict[Labels, Row[float]]] = {}
+        # What any worker has made: by metric, (values in a row, labels) -> name in the shared memory.
+        self._series: dict[str, dict[tuple[int, Labels], str]] = {}
+        self._learned = 0  # how many of the shared names have been read
+        self._full: set[str] = set()  # metrics that take no more series
+        # The rows that every request or attempt of a kind adds to, found with one look-up.
+        self._of_request: dict[tuple[str, str, int], tuple[Row[float], Row[float], Row[float]]] = {}
+        self._of_attempt: dict[tuple[str, str], tuple[Row[float], Row[float]]] = {}
+        self._of_tokens: dict[tuple[str, str], tuple[Row[float], ...]] = {}
         for family in FAMILIES:
             self.declare(family)
         self.watch("gw_uptime_seconds", "Since the start", self.uptime, kind="gauge", over_workers="max")
@@ -110,13 +130,16 @@ class Metrics:
         """Seconds since it was made."""
         return self._clock() - self._started
 
+    # --- what is counted -----------------------------------------------------------------------------------------
+
     def declare(self, family: Family) -> None:
         """Add a metric of your own; the same name again replaces its description."""
         self._families[family.name] = family
-        if family.kind == "histogram":
-            self._histograms.setdefault(family.name, {})
-        else:
-            self._counters.setdefault(family.name, {})
+        self._series.setdefault(family.name, {})
+        of_kind = self._histograms if family.kind == "histogram" else self._counters
+        # Made now, so that there is a place to count in when there is room for nothing else.
+        other = (OTHER,) * len(family.labels)
+        of_kind[family.name] = {other: self._shared.counters(_series_name(family, other), family.size).own}
 
     def watch(
         self,
@@ -124,54 +147,61 @@ class Metrics:
         help: str,
         read: Callable[[], float],
         *,
-        kind: Kind = "counter",
+        kind: Literal["counter", "gauge"] = "counter",
         over_workers: Literal["sum", "max"] = "sum",
     ) -> None:
-        """A figure that somebody else keeps: read when it is asked for. The same name again replaces the reader."""
-        self._families[name] = Family(name, help, (), kind, (), over_workers)
-        self._watched[name] = read
+        """A figure that somebody else keeps, 0 or more: read for this worker's page, and each PERIOD for the others'.
+
+        The same name again replaces the reader. A counter goes on from what earlier workers in this place had; of one
+        that is killed the last PERIOD is missing.
+        """
+        family = Family(name, help, (), kind, (), over_workers)
+        known = self._watched.get(name)
+        rows = (self._shared.counters if kind == "counter" else self._shared.gauges)(_series_name(family, ()))
+        before = known.before if known is not None else rows.own[0] if kind == "counter" else 0.0
+        self._families[name] = family
+        self._watched[name] = _Watched(read, rows, before)
 
     def inc(self, name: str, labels: Labels = (), by: float = 1) -> None:
-        """Add to a counter. KeyError for a name that nobody declared."""
-        series = self._counters[name]
-        if labels not in series:
-            labels = _bounded(series, labels)
-        series[labels] = series.get(labels, 0) + by
+        """Add to a counter. KeyError for a name that nobody declared as one."""
+        row = self._counters[name].get(labels)
+        if row is None:
+            row = self._make(name, labels, self._counters[name])
+        row[0] += by
 
     def observe(self, name: str, value: float, labels: Labels = ()) -> None:
-        """Add a value to a histogram. KeyError for a name that nobody declared."""
-        series = self._histograms[name]
-        histogram = series.get(labels)
-        bounds = self._families[name].bounds
-        if histogram is None:
-            labels = _bounded(series, labels)
-            histogram = series.setdefault(labels, _Histogram(len(bounds) + 1))
-        histogram.counts[bisect_left(bounds, value)] += 1
-        histogram.sum += value
+        """Add a value to a histogram. KeyError for a name that nobody declared as one."""
+        row = self._histograms[name].get(labels)
+        if row is None:
+            row = self._make(name, labels, self._histograms[name])
+        row[bisect_left(self._families[name].bounds, value)] += 1
+        row[-1] += value
 
     def record(self, exchange: Exchange) -> None:
         """Count one exchange that has ended, with all of its attempts."""
-        last = exchange.attempt
-        backend = last.backend if last is not None else NONE
-        operation = exchange.operation or NONE
-        self.inc("gw_requests_total", (operation, backend, str(exchange.status)))
+        attempts = exchange.attempts
+        backend = attempts[-1].backend if attempts else NONE
+        key = exchange.operation, backend, exchange.status
+        total, durations, first_contents = self._of_request.get(key) or self._request_rows(*key)
+        total[0] += 1
         ended = exchange.ended if exchange.ended is not None else self._clock()
-        self.observe("gw_request_duration_seconds", max(0.0, ended - exchange.started), (operation, backend))
+        _observe(durations, ended - exchange.started)
         if exchange.first_content is not None:
-            waited = max(0.0, exchange.first_content - exchange.started)
-            self.observe("gw_first_content_seconds", waited, (operation, backend))
+            _observe(first_contents, exchange.first_content - exchange.started)
             if exchange.stream and exchange.error is not None:
                 self.inc("gw_streams_cut_total", (backend, outcome_of(exchange.error)))
         if exchange.degraded:
             self.inc("gw_degraded_total", (backend,))
-        for attempt in exchange.attempts:
+        for attempt in attempts:
             self._record_attempt(attempt)
 
     def _record_attempt(self, attempt: Attempt) -> None:
         backend, summary = attempt.backend, attempt.summary
-        self.inc("gw_attempts_total", (backend, outcome_of(attempt.error)))
+        key = backend, "ok" if attempt.error is None else outcome_of(attempt.error)
+        total, durations = self._of_attempt.get(key) or self._attempt_rows(*key)
+        total[0] += 1
         if attempt.ended is not None:
-            self.observe("gw_attempt_duration_seconds", max(0.0, attempt.ended - attempt.started), (backend,))
+            _observe(durations, attempt.ended - attempt.started)
         if attempt.queue_wait is not None:
             self.observe("gw_queue_wait_seconds", attempt.queue_wait, (backend,))
         for loss in attempt.losses:
@@ -181,49 +211,151 @@ class Metrics:
         if usage is not None:
             if usage.source != "reported":
                 self.inc("gw_estimated_usage_total", (backend,))
-            for kind, tokens in (
-                ("input", usage.prompt),
-                ("output", usage.completion),
-                ("cached", usage.cached),
-                ("cache_written", usage.cache_written),
-                ("reasoning", usage.reasoning),
-            ):
-                if tokens > 0:
-                    self.inc("gw_tokens_total", (backend, model, kind), tokens)
+            rows = self._of_tokens.get((backend, model)) or self._token_rows(backend, model)
+            if usage.prompt > 0:
+                rows[0][0] += usage.prompt
+            if usage.completion > 0:
+                rows[1][0] += usage.completion
+            if usage.cached > 0:
+                rows[2][0] += usage.cached
+            if usage.cache_written > 0:
+                rows[3][0] += usage.cache_written
+            if usage.reasoning > 0:
+                rows[4][0] += usage.reasoning
         if summary.cost_usd is not None and summary.cost_usd > 0:
             source = summary.cost_source or NONE
             self.inc("gw_cost_usd_total", (backend, model, source), summary.cost_usd)
 
-    def state(self) -> State:
-        """All figures as plain JSON values, to be merged with those of other workers."""
-        return {name: self._state_of(family) for name, family in self._families.items()}
+    # --- where it is counted -------------------------------------------------------------------------------------
 
-    def exposition(self, others: Sequence[State] = ()) -> bytes:
-        """Prometheus text of this process's figures, merged with the states of `others`."""
-        return text(merge([self.state(), *others]))
+    def _request_rows(self, operation: str, backend: str, status: int) -> tuple[Row[float], Row[float], Row[float]]:
+        of_kind = operation or NONE, backend
+        rows = self._of_request[operation, backend, status] = (
+            self._row("gw_requests_total", (*of_kind, str(status))),
+            self._row("gw_request_duration_seconds", of_kind),
+            self._row("gw_first_content_seconds", of_kind),
+        )
+        return rows
 
-    def snapshot(self, others: Sequence[State] = ()) -> dict[str, object]:
+    def _attempt_rows(self, backend: str, outcome: str) -> tuple[Row[float], Row[float]]:
+        rows = self._of_attempt[backend, outcome] = (
+            self._row("gw_attempts_total", (backend, outcome)),
+            self._row("gw_attempt_duration_seconds", (backend,)),
+        )
+        return rows
+
+    def _token_rows(self, backend: str, model: str) -> tuple[Row[float], ...]:
+        kinds = ("input", "output", "cached", "cache_written", "reasoning")
+        rows = tuple(self._row("gw_tokens_total", (backend, model, kind)) for kind in kinds)
+        self._of_tokens[backend, model] = rows
+        return rows
+
+    def _row(self, name: str, labels: Labels) -> Row[float]:
+        rows = (self._histograms if self._families[name].kind == "histogram" else self._counters)[name]
+        found = rows.get(labels)
+        return self._make(name, labels, rows) if found is None else found
+
+    def _make(self, name: str, labels: Labels, rows: dict[Labels, Row[float]]) -> Row[float]:
+        """This worker's row of a series that it has not met yet; that of "other" where there are too many."""
+        family, series = self._families[name], self._series[name]
+        if name not in self._full:
+            self._learn()
+            if (family.size, labels) in series or len(series) <= MAX_SERIES:  # one of them is "other"
+                try:
+                    rows[labels] = self._shared.counters(_series_name(family, labels), family.size).own
+                    return rows[labels]
+                except MemoryError:
+                    pass  # the shared memory is full: there is a place for that
+            self._full.add(name)
+        return rows[(OTHER,) * len(family.labels)]
+
+    def _learn(self) -> None:
+        """Read the names of the series that have been made since it was last called, by whomever."""
+        names = self._shared.names("counters")
+        for name in names[self._learned :]:
+            if name.startswith(_PREFIX):
+                family, size, *labels = orjson.loads(name.removeprefix(_PREFIX))
+                self._series.setdefault(family, {})[size, tuple(labels)] = name
+        self._learned = len(names)
+
+    # --- showing it ----------------------------------------------------------------------------------------------
+
+    def exposition(self) -> bytes:
+        """Prometheus text of all workers' figures."""
+        return text(self._state())
+
+    def snapshot(self) -> dict[str, object]:
         """The same as JSON: name to a list of {labels, value} or {labels, count, sum, buckets}."""
-        return snapshot(merge([self.state(), *others]))
+        return snapshot(self._state())
 
-    def _state_of(self, family: Family) -> FamilyState:
-        series: list[tuple[list[str], list[float]]] = []
-        read = self._watched.get(family.name)
-        if read is not None:
-            series.append(([], [float(read())]))
-        elif family.kind == "histogram":
-            histograms = list(self._histograms[family.name].items())  # a copy: other threads may add to it
-            series += [(list(labels), [*histogram.counts, histogram.sum]) for labels, histogram in histograms]
-        else:
-            series += [(list(labels), [value]) for labels, value in list(self._counters[family.name].items())]
+    def publish(self) -> None:
+        """Read what is watched, and write it down for the pages of all workers."""
+        for watched in self._watched.values():
+            watched.rows.own[0] = watched.before + float(watched.read())
+
+    async def __aenter__(self) -> Metrics:
+        self._publish_again(asyncio.get_running_loop())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.publish()
+
+    def _publish_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(PERIOD, self._publish_again, loop)
+        self.publish()
+
+    def _state(self) -> State:
+        self.publish()
+        self._learn()
         return {
-            "help": family.help,
-            "labels": list(family.labels),
-            "kind": family.kind,
-            "bounds": list(family.bounds),
-            "over_workers": family.over_workers,
-            "series": series,
+            family.name: {
+                "help": family.help,
+                "labels": family.labels,
+                "kind": family.kind,
+                "bounds": family.bounds,
+                "series": self._sums(family),
+            }
+            for family in self._families.values()
         }
+
+    def _sums(self, family: Family) -> list[tuple[Labels, list[float]]]:
+        """Labels and figures over all workers; a series that nobody has added to yet is left out."""
+        watched = self._watched.get(family.name)
+        if watched is not None:
+            over = max if family.over_workers == "max" else sum
+            return [((), [over(row[0] for row in watched.rows.rows)])]
+        found = []
+        for (size, labels), name in self._series[family.name].items():
+            if size == family.size and len(labels) == len(family.labels):  # else somebody's other idea of this metric
+                figures = self._shared.counters(name, size).totals()
+                if any(figures) or not labels:
+                    found.append((labels, figures))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    read: Callable[[], float]
+    rows: Rows
+    before: float  # of a counter: what earlier workers in this place have left
+
+
+_PREFIX = "metric "
+_SUM = len(SECONDS) + 1
+
+
+def _series_name(family: Family, labels: Labels) -> str:
+    return _PREFIX + orjson.dumps([family.name, family.size, *labels]).decode()
+
+
+def _observe(row: Row[float], seconds: float) -> None:
+    """Add to one of the histograms over SECONDS."""
+    if seconds < 0.0:
+        seconds = 0.0
+    row[bisect_left(SECONDS, seconds)] += 1
+    row[_SUM] += seconds
 
 
 def resident_memory() -> float:
@@ -236,7 +368,3 @@ def resident_memory() -> float:
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return float(peak if sys.platform == "darwin" else peak * 1024)
-
-
-def _bounded(series: Collection[Labels], labels: Labels) -> Labels:
-    return labels if len(series) < MAX_SERIES else (OTHER,) * len(labels)

@@ -44,7 +44,8 @@ class Rule(NamedTuple):
 
     def matches(self, facts: Facts) -> bool:
         """Whether every condition holds."""
-        for condition in self.conditions:  # a loop: `all` over a generator costs three times as much
+        # A loop: `all` over a generator costs three times as much.
+        for condition in self.conditions:  # noqa: SIM110
             if not condition(facts):
                 return False
         return True

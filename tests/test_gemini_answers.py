@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,6 +98,21 @@ def test_a_whole_answer_reads_as_recorded(case: Case) -> None:
     assert completion["object"] == "chat.completion"
     assert completion["model"] == "asked"
     check(read_completion(completion), case.expect)
+
+
+@pytest.mark.parametrize("case", WHOLE, ids=repr)
+def test_googles_own_package_reads_the_same_answer(case: Case) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        types = pytest.importorskip("google.genai.types", exc_type=ImportError)
+        theirs = types.Candidate.model_validate(orjson.loads(case.body)["candidates"][0])
+    ours = read_completion(orjson.loads(codec(model=case.model).complete(case.body).raw))
+    parts = (theirs.content.parts if theirs.content is not None else None) or []
+    assert ours.text == "".join(part.text for part in parts if part.text and not part.thought)
+    calls = [part.function_call for part in parts if part.function_call]
+    assert [(name, arguments) for _, name, arguments in ours.tool_calls] == [
+        (one.name, one.args or {}) for one in calls
+    ]
 
 
 @pytest.mark.parametrize("case", STREAMED, ids=repr)

@@ -668,6 +668,16 @@ def test_names_that_gemini_refuses_are_renamed_everywhere_and_stay_apart() -> No
     assert body["contents"][2]["parts"][0]["functionResponse"]["name"] == names[3]
 
 
+@pytest.mark.parametrize("names", [["1", "_1"], ["_1", "1"]])
+def test_a_renamed_function_never_takes_the_name_of_another(names: list[str]) -> None:
+    codec = open_codec({"tools": [{"type": "function", "function": {"name": name}} for name in names]})
+    declared = orjson.loads(codec.wire.content)["tools"][0]["functionDeclarations"]
+    parts = [{"functionCall": {"name": one["name"], "args": {}}} for one in declared]
+    answer = orjson.dumps({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]})
+    message = orjson.loads(codec.complete(answer).raw)["choices"][0]["message"]
+    assert [one["function"]["name"] for one in message["tool_calls"]] == names
+
+
 def test_web_search_is_googles_own_tool() -> None:
     assert sent(WEB)["tools"] == [{"googleSearch": {}}]
     body = sent(WEB | {"tools": [TOOL]}, "gemini-3-flash-preview")

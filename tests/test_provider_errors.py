@@ -187,10 +187,28 @@ def test_an_error_inside_an_answer_finds_its_status_itself(value: Any, fault: st
 
 
 _words = st.sampled_from(
-    (
-        "error message type code param status status_code details metadata raw provider_name innererror reason "
-        "retryDelay detail msg loc choices error_type object"
-    ).split()
+    [
+        "error",
+        "message",
+        "type",
+        "code",
+        "param",
+        "status",
+        "status_code",
+        "details",
+        "metadata",
+        "raw",
+        "provider_name",
+        "innererror",
+        "reason",
+        "retryDelay",
+        "detail",
+        "msg",
+        "loc",
+        "choices",
+        "error_type",
+        "object",
+    ]
 )
 _values = st.recursive(
     st.none()

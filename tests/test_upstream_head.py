@@ -225,6 +225,15 @@ def test_the_canonical_heads_do_not_need_h11() -> None:
     ]
 
 
+def test_a_field_that_comes_twice_is_kept_and_framing_that_comes_twice_is_h11s_to_judge() -> None:
+    cookies = CANONICAL[0].replace(b"Date: now", b"Set-Cookie: a\r\nSet-Cookie: b")
+    head = match_head(cookies)
+    assert head is not None
+    assert by_h11(cookies) == (head.status, head.pairs, head.length)
+    for twice in (b"Content-Length: 12", b"Content-Length: 13", b"Transfer-Encoding: chunked", b"Connection: close"):
+        assert match_head(CANONICAL[0].replace(b"Date: now", b"Connection: keep-alive\r\n" + twice)) is None
+
+
 # --- bodies -----------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +309,14 @@ def test_broken_chunks_are_refused_or_read_as_h11_reads_them(
         assert wanted is not None
         assert found == (wanted[0], bool(wanted[1]))
     assert found == chunked_by_gw([data]), "how it is cut changes nothing"
+
+
+def test_a_chunk_that_is_cut_inside_its_end_is_checked_all_the_same() -> None:
+    good = b"1\r\na\r\n0\r\n\r\n"
+    for at in range(len(good)):
+        bad = good[:at] + b"!" + good[at + 1 :]
+        found = {chunked_by_gw([bad[:cut], bad[cut:]]) for cut in range(len(bad))}
+        assert found == ({(b"!", False)} if at == 3 else {None})
 
 
 def test_a_body_of_known_length_knows_its_surplus() -> None:

@@ -8,8 +8,11 @@ import time
 import pytest
 
 from gw.adapter import WireResponse
-from gw.errors import UpstreamConnectionError
+from gw.errors import UpstreamConnectionError, UpstreamTimeout
 from gw.upstream import HTTPTransport
+from gw.upstream.connection import Connection
+from gw.upstream.exchange import Exchange
+from gw.upstream.timers import Ticker
 from tests.test_upstream_provider import (
     CHUNKED,
     OK,
@@ -182,3 +185,122 @@ def test_closing_the_transport_ends_everything_that_is_under_way(run: Run) -> No
             await gone(provider.peers[0])
 
     run(main)
+
+
+class Socket(asyncio.Transport):
+    """A transport in memory: what it did last, and nothing more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.did: list[str] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.did.append("write")
+
+    def pause_reading(self) -> None:
+        self.did.append("pause")
+
+    def resume_reading(self) -> None:
+        self.did.append("resume")
+
+    def abort(self) -> None:
+        self.did.append("abort")
+
+    def is_closing(self) -> bool:
+        return "abort" in self.did
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+class Shelf:
+    """A keeper of connections that takes whatever it is given."""
+
+    def __init__(self) -> None:
+        self.given: list[Connection] = []
+
+    def opened(self, connection: Connection) -> None: ...
+
+    def closed(self, connection: Connection) -> None: ...
+
+    def give(self, connection: Connection, keep_for: float | None) -> None:
+        self.given.append(connection)
+
+
+def exchange_in_memory(*, stream: bool = False) -> tuple[Exchange, Connection, Socket, Shelf]:
+    shelf, socket, nobody = Shelf(), Socket(), Provider()
+    nobody.port = 1
+    connection = Connection(shelf, [])
+    connection.connection_made(socket)
+    exchange = Exchange(connection, wire(nobody, stream=stream), "a", Ticker(time.monotonic), 0.0, 100_000)
+    exchange.send(b"")
+    return exchange, connection, socket, shelf
+
+
+def test_a_connection_that_was_paused_is_read_again_by_whoever_uses_it_next() -> None:
+    async def main() -> None:
+        exchange, connection, socket, shelf = exchange_in_memory()
+        # TLS delivers what it has decrypted already, paused or not.
+        connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 70001\r\n\r\n" + b"x" * 70_000)
+        connection.data_received(b"x")
+        await exchange.aclose()
+        assert socket.did == ["write", "pause", "resume"]
+        assert shelf.given == [connection]
+
+    asyncio.run(main())
+
+
+def test_cancelling_in_the_moment_of_the_answer_leaves_no_connection_behind() -> None:
+    async def main() -> None:
+        exchange, connection, socket, shelf = exchange_in_memory()
+        task = asyncio.create_task(exchange.wait())
+        await asyncio.sleep(0)
+        connection.data_received(OK)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert socket.did == ["write", "abort"]
+        assert shelf.given == []
+
+    asyncio.run(main())
+
+
+def test_a_deadline_in_the_moment_of_the_answer_does_not_spoil_it() -> None:
+    async def main() -> None:
+        exchange, connection, socket, shelf = exchange_in_memory()
+        task = asyncio.create_task(exchange.wait())
+        await asyncio.sleep(0)
+        connection.data_received(OK)
+        exchange.expire()
+        await task
+        assert [await exchange.read(), await exchange.read()] == [b"hello", b""]
+        assert shelf.given == [connection]
+
+        exchange, connection, socket, shelf = exchange_in_memory(stream=True)
+        connection.data_received(CHUNKED)
+        exchange.commit()
+        reading = asyncio.create_task(exchange.read())
+        await asyncio.sleep(0)
+        connection.data_received(b"5\r\nhello\r\n")
+        exchange.expire()
+        assert await reading == b"hello"
+        await exchange.aclose()
+        assert socket.did == ["write", "abort"]
+
+    asyncio.run(main())
+
+
+def test_a_flood_without_content_does_not_outlast_the_deadline() -> None:
+    async def main() -> None:
+        exchange, connection, socket, _ = exchange_in_memory(stream=True)
+        connection.data_received(CHUNKED)
+        reading = asyncio.create_task(exchange.read())
+        await asyncio.sleep(0)
+        connection.data_received(b"2\r\n:\n\r\n")  # always something in the moment of the tick
+        exchange.expire()
+        assert await reading == b":\n"
+        with pytest.raises(UpstreamTimeout):
+            await exchange.read()
+        assert socket.did == ["write", "abort"]
+
+    asyncio.run(main())

@@ -182,6 +182,8 @@ def test_cancelling_or_closing_frees_the_connection_at_once(run: Run, pieces: tu
                 await answer.body.aclose()
                 await answer.body.aclose()
                 await gone(provider.peers[1], within=0.1)
+                with pytest.raises(UpstreamConnectionError, match="closed by its reader"):
+                    await answer.body.read()
 
     run(main)
 

@@ -59,20 +59,21 @@ class Names:
     __slots__ = ("_back", "_there", "custom")
 
     def __init__(self) -> None:
-        self._there: dict[str, str] = {}  # only those that differ
-        self._back: dict[str, str] = {}
+        self._there: dict[str, str] = {}
+        self._back: dict[str, str] = {}  # only those that differ
         self.custom: set[str] = set()  # the client's names of custom tools, whose input is one text
 
     def to_wire(self, name: str) -> str:
         """The name on the wire: itself if it begins with a letter or underscore and holds nothing foreign."""
-        if _NAME.fullmatch(name):
-            return name
         known = self._there.get(name)
         if known is not None:
             return known
+        if _NAME.fullmatch(name) and name not in self._back:
+            self._there[name] = name
+            return name
         plain = "_" + _FOREIGN.sub("_", name)[:120]
         wire = plain
-        while wire in self._back:  # two names that became one; which is which depends on their order only
+        while wire in self._back or wire in self._there:  # two names that became one
             wire = f"{plain}_{len(self._back)}"
         self._there[name] = wire
         self._back[wire] = name

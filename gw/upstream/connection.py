@@ -23,13 +23,12 @@ class Keeper(Protocol):
 class Connection(asyncio.Protocol):
     """A socket to one origin, with at most one exchange at a time. Bytes that nobody asked for close it."""
 
-    __slots__ = ("_keeper", "_poll", "exchange", "idle", "idle_until", "is_reused", "transport")
+    __slots__ = ("_keeper", "_poll", "exchange", "idle", "idle_until", "transport")
 
     def __init__(self, keeper: Keeper, idle: list[Connection]) -> None:
         self.exchange: Exchange | None = None
         self.idle = idle  # where its origin's idle connections lie
         self.idle_until = 0.0  # the clock's seconds
-        self.is_reused = False
         self._keeper = keeper
         self._poll: select.poll | None = None
 

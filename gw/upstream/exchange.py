@@ -84,7 +84,7 @@ class Exchange:
             assert self._error is not None
             raise self._error
         pairs = head.pairs
-        if head.encoding:  # undone here: nobody else shall undo it again
+        if self._inflate is not None:  # undone here: nobody else shall undo it again
             done = (b"content-encoding", b"content-length")
             pairs = [pair for pair in pairs if pair[0] not in done]
         return WireResponse(head.status, Headers(pairs), self)
@@ -136,6 +136,7 @@ class Exchange:
             await self._waiter
         except BaseException:  # cancelled
             self._fail(UpstreamConnectionError(f'the answer of backend "{self._wire.backend}" was given up'))
+            self._cut()  # even if the end has come just now: nobody is left to give the connection back
             raise
         finally:
             self._waiter = None
@@ -255,11 +256,15 @@ class Exchange:
 
     def expire(self) -> None:
         """The deadline has passed."""
+        has_come = self._waiter is not None and self._waiter.done()  # just now, and nobody has seen it yet
+        if self.is_whole or (has_come and self._is_committed):
+            return
         self._fail(silence(self._wire, is_committed=self._is_committed))
 
     def close(self) -> None:
         """The transport is being closed."""
-        self._fail(UpstreamConnectionError(f'the transport to backend "{self._wire.backend}" was closed'))
+        if not self.is_whole:
+            self._fail(UpstreamConnectionError(f'the transport to backend "{self._wire.backend}" was closed'))
 
     @property
     def _who(self) -> str:

@@ -117,9 +117,11 @@ class _Body:
         self._authority = authority
         self._clock = clock
         self._deadline = deadline
+        self._error: UpstreamError | None = None
         self._inflate: Inflate | None = None
+        self._is_closed = False
         self._is_committed = False
-        self._is_done = False
+        self._is_whole = False
         self._left = limit
         self._pieces: AsyncGenerator[bytes, None] | None = None
         self._response = response
@@ -143,29 +145,42 @@ class _Body:
 
     async def read(self) -> bytes:
         """The next piece; b"" is the complete end. Raises UpstreamError where it broke."""
+        if self._error is not None:
+            raise self._error
         try:
-            while not self._is_done:
+            while not self._is_whole:
                 data = await self._next()
                 if data is None:
-                    if self._inflate is not None:
-                        self._inflate.finish()
-                    await self.aclose()
-                    break
-                if self._inflate is not None:
-                    data = self._inflate.feed(data)
-                if not self._wire.stream:
-                    self._left -= len(data)
-                    if self._left < 0:
-                        raise Malformed("its answer is over the limit")
-                if data:
+                    self._end()
+                elif data := self._decode(data):
                     return data
-            return b""
         except Malformed as problem:
-            await self.aclose()
-            raise self._broken(str(problem)) from None
-        except BaseException:
+            self._error = self._broken(str(problem))
+            await self._close()
+            raise self._error from None
+        except UpstreamError as error:
+            self._error = error
+            await self._close()
+            raise
+        except BaseException:  # cancelled
             await self.aclose()
             raise
+        await self._close()
+        return b""
+
+    def _decode(self, data: bytes) -> bytes:
+        if self._inflate is not None:
+            data = self._inflate.feed(data)
+        if not self._wire.stream:
+            self._left -= len(data)
+            if self._left < 0:
+                raise Malformed("its answer is over the limit")
+        return data
+
+    def _end(self) -> None:
+        if self._inflate is not None:
+            self._inflate.finish()
+        self._is_whole = True
 
     async def _next(self) -> bytes | None:
         """What httpx reads next; None at the complete end."""
@@ -186,10 +201,17 @@ class _Body:
 
     async def aclose(self) -> None:
         """Close the connection. Never raises."""
+        if not self._is_whole and self._error is None:
+            self._error = UpstreamConnectionError(
+                f'the answer of backend "{self._wire.backend}" was closed by its reader'
+            )
+        await self._close()
+
+    async def _close(self) -> None:
         import httpx
 
-        if not self._is_done:
-            self._is_done = True
+        if not self._is_closed:
+            self._is_closed = True
             with suppress(httpx.TransportError, OSError):
                 if self._pieces is not None:
                     await self._pieces.aclose()

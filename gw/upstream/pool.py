@@ -157,7 +157,6 @@ class HTTPTransport:
         while idle:
             connection = idle.pop()
             if now < connection.idle_until and connection.is_silent():
-                connection.is_reused = True
                 return connection
             connection.cut()
         return None
