@@ -39,7 +39,7 @@ class AccessLines:
         """`output` is sys.stdout where none is given; `clock` is that of Exchange.started."""
         self.dropped = 0
         self._line = json_line if format == "json" else text_line
-        self._output: BinaryIO = output if output is not None else sys.stdout.buffer
+        self._output: BinaryIO = output or getattr(sys.stdout, "buffer", None) or sys.__stdout__.buffer  # type: ignore[union-attr]
         self._secrets = secrets or KnownSecrets()
         self._clock = clock
         self._queue = queue

@@ -67,7 +67,7 @@ class App:
         named = [
             (name, layer)
             for name, layer in self._layers
-            if name != "translate" and side(layer) == "call" and _is_for(layer, operation)
+            if name != "translate" and side(layer) == "call" and _is_for(layer, operation) and not _is_idle(layer)
         ]
         outer = [name for name, _ in named].index("cors") + 1 if "cors" in dict(named) else 0
         layers = [layer for _, layer in named]
@@ -173,6 +173,11 @@ def _guarded(name: str, layer: Any) -> Any:
         if hasattr(layer, attribute):
             setattr(guard, attribute, getattr(layer, attribute))
     return guard
+
+
+def _is_idle(layer: Any) -> bool:
+    """Whether it says of itself that its options leave it nothing to do: it is left out of the chain."""
+    return bool(getattr(layer, "is_idle", False))
 
 
 def _is_for(layer: Any, operation: str) -> bool:

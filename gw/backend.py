@@ -136,8 +136,11 @@ class Backend:
         return self.model or model
 
     def default_model(self) -> str | None:
-        """The model to ask for where the client left the choice to the gateway."""
-        own_name = self.name if self.explicit_only else None
+        """The model to ask for where the client left the choice to the gateway; None where nobody said.
+
+        A backend that answers by itself needs no provider's model: its own name serves.
+        """
+        own_name = self.name if self.provider is not None else None
         return self.model or next(iter(self.models.values()), own_name)
 
     def next_key(self) -> Secret | None:

@@ -1,7 +1,7 @@
 """What the gateway counts: requests, attempts, tokens, cost and latencies, cheap to record, exact over all workers.
 
-Every series is a row of counters in `gw.shared`, found by a name that tells its metric and labels, so that any worker
-can show the sum of all, of dead ones too, and no worker asks another. `gw.exposition` writes it as Prometheus text.
+Every figure lies in `gw.shared`, so that any worker can show the sum of all, of dead ones too, and none asks another.
+`gw.exposition` writes it as Prometheus text.
 """
 
 from __future__ import annotations
@@ -10,47 +10,21 @@ import asyncio
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import orjson
-
-from gw.exposition import Kind, State, snapshot, text
+from gw.exposition import State, snapshot, text
 from gw.message import Attempt, Exchange
 from gw.outcome import outcome_of
+from gw.series import OTHER, Family, Labels, Row, SeriesTable, series_name
 from gw.shared import LocalShared, Rows, Shared
 
-Labels = tuple[str, ...]
-Row = memoryview  # of float64: one figure, or a histogram's counts and its sum
-
-OTHER = "other"
 NONE = "none"
-MAX_SERIES = 2000  # of one metric; whatever comes after is counted under "other"
 PERIOD = 1.0  # seconds: how old the watched figures of other workers may be
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One metric: its name, what it says, the names of its labels, and for histograms the upper bounds.
-
-    `over_workers` is for watched figures, which are never negative: how those of several workers become one.
-    """
-
-    name: str
-    help: str
-    labels: Labels = ()
-    kind: Kind = "counter"
-    bounds: tuple[float, ...] = ()
-    over_workers: Literal["sum", "max"] = "sum"
-
-    @property
-    def size(self) -> int:
-        """Values in a row: one, or a count for each bucket (the last is +Inf) and the sum."""
-        return len(self.bounds) + 2 if self.kind == "histogram" else 1
-
+_SUM = len(SECONDS) + 1
 
 FAMILIES = (
     Family("gw_requests_total", "Requests ended, by what the client got", ("operation", "backend", "status")),
@@ -88,12 +62,20 @@ FAMILIES = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    family: Family
+    read: Callable[[], float]
+    rows: Rows
+    before: float  # of a counter: what earlier workers in this place have left
+
+
 class Metrics:
     """Counters, histograms and gauges of all workers. Recorded on the event loop; a few microseconds a request.
 
     Make it in the worker, after `Shared.enter`; every worker declares and watches the same metrics. Label values come
     from the configuration, never from clients: a model is a label only if it is among `models`. As a context manager
-    it publishes what is watched every second, for the pages of other workers.
+    it publishes what is watched every PERIOD, for the pages of other workers.
     """
 
     def __init__(
@@ -103,24 +85,20 @@ class Metrics:
         models: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`shared` is what the workers share; None is memory of its own, for one worker."""
         self.models = frozenset(models)  # the provider's names that are configured; reload may set it anew
         self._shared = shared if shared is not None else LocalShared()
         self._clock = clock
         self._started = clock()
+        self._series = SeriesTable(self._shared)
         self._families: dict[str, Family] = {}
+        self._bounds: dict[str, tuple[float, ...]] = {}  # of histograms
         self._watched: dict[str, _Watched] = {}
         self._timer: asyncio.TimerHandle | None = None
-        # This worker's rows, by metric and labels.
-        self._counters: dict[str, dict[Labels, Row[float]]] = {}
-        self._histograms: dict[str, dict[Labels, Row[float]]] = {}
-        # What any worker has made: by metric, (values in a row, labels) -> name in the shared memory.
-        self._series: dict[str, dict[tuple[int, Labels], str]] = {}
-        self._learned = 0  # how many of the shared names have been read
-        self._full: set[str] = set()  # metrics that take no more series
         # The rows that every request or attempt of a kind adds to, found with one look-up.
         self._of_request: dict[tuple[str, str, int], tuple[Row[float], Row[float], Row[float]]] = {}
         self._of_attempt: dict[tuple[str, str], tuple[Row[float], Row[float]]] = {}
-        self._of_tokens: dict[tuple[str, str], tuple[Row[float], ...]] = {}
+        self._of_tokens: dict[tuple[str, str], Sequence[Row[float]]] = {}
         for family in FAMILIES:
             self.declare(family)
         self.watch("gw_uptime_seconds", "Since the start", self.uptime, kind="gauge", over_workers="max")
@@ -133,13 +111,11 @@ class Metrics:
     # --- what is counted -----------------------------------------------------------------------------------------
 
     def declare(self, family: Family) -> None:
-        """Add a metric of your own; the same name again replaces its description."""
+        """Add a metric of your own. ValueError where there is one of this name with other labels or bounds."""
+        self._series.declare(family)
         self._families[family.name] = family
-        self._series.setdefault(family.name, {})
-        of_kind = self._histograms if family.kind == "histogram" else self._counters
-        # Made now, so that there is a place to count in when there is room for nothing else.
-        other = (OTHER,) * len(family.labels)
-        of_kind[family.name] = {other: self._shared.counters(_series_name(family, other), family.size).own}
+        if family.kind == "histogram":
+            self._bounds[family.name] = family.bounds
 
     def watch(
         self,
@@ -156,25 +132,23 @@ class Metrics:
         that is killed the last PERIOD is missing.
         """
         family = Family(name, help, (), kind, (), over_workers)
+        rows = (self._shared.counters if kind == "counter" else self._shared.gauges)(series_name(family, ()), 1)
         known = self._watched.get(name)
-        rows = (self._shared.counters if kind == "counter" else self._shared.gauges)(_series_name(family, ()))
         before = known.before if known is not None else rows.own[0] if kind == "counter" else 0.0
         self._families[name] = family
-        self._watched[name] = _Watched(read, rows, before)
+        self._watched[name] = _Watched(family, read, rows, before)
 
     def inc(self, name: str, labels: Labels = (), by: float = 1) -> None:
         """Add to a counter. KeyError for a name that nobody declared as one."""
-        row = self._counters[name].get(labels)
-        if row is None:
-            row = self._make(name, labels, self._counters[name])
-        row[0] += by
+        if name in self._bounds:
+            raise KeyError(f"{name} is a histogram: use observe")
+        self._series.row(name, labels)[0] += by
 
     def observe(self, name: str, value: float, labels: Labels = ()) -> None:
         """Add a value to a histogram. KeyError for a name that nobody declared as one."""
-        row = self._histograms[name].get(labels)
-        if row is None:
-            row = self._make(name, labels, self._histograms[name])
-        row[bisect_left(self._families[name].bounds, value)] += 1
+        bounds = self._bounds[name]
+        row = self._series.row(name, labels)
+        row[bisect_left(bounds, value)] += 1
         row[-1] += value
 
     def record(self, exchange: Exchange) -> None:
@@ -226,57 +200,27 @@ class Metrics:
             source = summary.cost_source or NONE
             self.inc("gw_cost_usd_total", (backend, model, source), summary.cost_usd)
 
-    # --- where it is counted -------------------------------------------------------------------------------------
-
     def _request_rows(self, operation: str, backend: str, status: int) -> tuple[Row[float], Row[float], Row[float]]:
         of_kind = operation or NONE, backend
         rows = self._of_request[operation, backend, status] = (
-            self._row("gw_requests_total", (*of_kind, str(status))),
-            self._row("gw_request_duration_seconds", of_kind),
-            self._row("gw_first_content_seconds", of_kind),
+            self._series.row("gw_requests_total", (*of_kind, str(status))),
+            self._series.row("gw_request_duration_seconds", of_kind),
+            self._series.row("gw_first_content_seconds", of_kind),
         )
         return rows
 
     def _attempt_rows(self, backend: str, outcome: str) -> tuple[Row[float], Row[float]]:
         rows = self._of_attempt[backend, outcome] = (
-            self._row("gw_attempts_total", (backend, outcome)),
-            self._row("gw_attempt_duration_seconds", (backend,)),
+            self._series.row("gw_attempts_total", (backend, outcome)),
+            self._series.row("gw_attempt_duration_seconds", (backend,)),
         )
         return rows
 
-    def _token_rows(self, backend: str, model: str) -> tuple[Row[float], ...]:
+    def _token_rows(self, backend: str, model: str) -> Sequence[Row[float]]:
         kinds = ("input", "output", "cached", "cache_written", "reasoning")
-        rows = tuple(self._row("gw_tokens_total", (backend, model, kind)) for kind in kinds)
-        self._of_tokens[backend, model] = rows
+        row = self._series.row
+        rows = self._of_tokens[backend, model] = tuple(row("gw_tokens_total", (backend, model, kind)) for kind in kinds)
         return rows
-
-    def _row(self, name: str, labels: Labels) -> Row[float]:
-        rows = (self._histograms if self._families[name].kind == "histogram" else self._counters)[name]
-        found = rows.get(labels)
-        return self._make(name, labels, rows) if found is None else found
-
-    def _make(self, name: str, labels: Labels, rows: dict[Labels, Row[float]]) -> Row[float]:
-        """This worker's row of a series that it has not met yet; that of "other" where there are too many."""
-        family, series = self._families[name], self._series[name]
-        if name not in self._full:
-            self._learn()
-            if (family.size, labels) in series or len(series) <= MAX_SERIES:  # one of them is "other"
-                try:
-                    rows[labels] = self._shared.counters(_series_name(family, labels), family.size).own
-                    return rows[labels]
-                except MemoryError:
-                    pass  # the shared memory is full: there is a place for that
-            self._full.add(name)
-        return rows[(OTHER,) * len(family.labels)]
-
-    def _learn(self) -> None:
-        """Read the names of the series that have been made since it was last called, by whomever."""
-        names = self._shared.names("counters")
-        for name in names[self._learned :]:
-            if name.startswith(_PREFIX):
-                family, size, *labels = orjson.loads(name.removeprefix(_PREFIX))
-                self._series.setdefault(family, {})[size, tuple(labels)] = name
-        self._learned = len(names)
 
     # --- showing it ----------------------------------------------------------------------------------------------
 
@@ -308,46 +252,23 @@ class Metrics:
 
     def _state(self) -> State:
         self.publish()
-        self._learn()
         return {
             family.name: {
                 "help": family.help,
                 "labels": family.labels,
                 "kind": family.kind,
                 "bounds": family.bounds,
-                "series": self._sums(family),
+                "series": self._figures(family),
             }
             for family in self._families.values()
         }
 
-    def _sums(self, family: Family) -> list[tuple[Labels, list[float]]]:
-        """Labels and figures over all workers; a series that nobody has added to yet is left out."""
+    def _figures(self, family: Family) -> list[tuple[Sequence[str], Sequence[float]]]:
         watched = self._watched.get(family.name)
-        if watched is not None:
-            over = max if family.over_workers == "max" else sum
-            return [((), [over(row[0] for row in watched.rows.rows)])]
-        found = []
-        for (size, labels), name in self._series[family.name].items():
-            if size == family.size and len(labels) == len(family.labels):  # else somebody's other idea of this metric
-                figures = self._shared.counters(name, size).totals()
-                if any(figures) or not labels:
-                    found.append((labels, figures))
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Watched:
-    read: Callable[[], float]
-    rows: Rows
-    before: float  # of a counter: what earlier workers in this place have left
-
-
-_PREFIX = "metric "
-_SUM = len(SECONDS) + 1
-
-
-def _series_name(family: Family, labels: Labels) -> str:
-    return _PREFIX + orjson.dumps([family.name, family.size, *labels]).decode()
+        if watched is None:
+            return self._series.sums(family.name)
+        over = max if family.over_workers == "max" else sum
+        return [((), [over(row[0] for row in watched.rows.rows)])]
 
 
 def _observe(row: Row[float], seconds: float) -> None:

@@ -40,7 +40,15 @@ class Plan:
         self.skipped = skipped
         self.equals = equals
         self.candidates = [
-            Candidate(backend, upstream, upstream if model == AUTO else model, reason) for backend, upstream in ranked
+            # A lone key is part of the plan; of several, the seam takes the next for each try.
+            Candidate(
+                backend,
+                upstream,
+                upstream if model == AUTO else model,
+                reason,
+                key=backend.keys[0] if len(backend.keys) == 1 else None,
+            )
+            for backend, upstream in ranked
         ]
         # Who comes second or later answers under its own name (contract 1.6).
         self.laters = [candidate._replace(answers_as=candidate.model) for candidate in self.candidates]

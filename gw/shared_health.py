@@ -21,10 +21,11 @@ class SharedHealth(Health):
     `failures` to 0; nothing else.
     """
 
-    __slots__ = ("_cells", "_read_failures", "_read_in_flight", "_rows")
+    __slots__ = ("_cells", "_read_failures", "_read_in_flight", "_rows", "_shared")
 
     def __init__(self, shared: Shared, name: str) -> None:
         """The health of the backend of that name, found or made."""
+        self._shared = shared  # its locks end with it
         self._cells = shared.cells(f"health {name}", 2)
         self._rows = shared.gauges(f"health {name}", 2)
         self._read_failures = self._read_in_flight = 0

@@ -31,13 +31,23 @@ class Admission(NamedTuple):
     reset: float
 
 
+class _Times:
+    """The times of one key, oldest first; those before `start` have left the window."""
+
+    __slots__ = ("start", "times")
+
+    def __init__(self) -> None:
+        self.times = array("d")
+        self.start = 0
+
+
 class LocalWindows:
     """Windows of one process: a list of times per key, the longest untouched key first in line to be forgotten."""
 
     __slots__ = ("_count", "_keys", "_max_keys", "_max_times")
 
     def __init__(self, max_keys: int = MAX_KEYS, max_times: int = 15 * MAX_BLOCKS) -> None:
-        self._keys: OrderedDict[bytes, array[float]] = OrderedDict()
+        self._keys: OrderedDict[bytes, _Times] = OrderedDict()
         self._max_keys = max_keys
         self._max_times = max_times  # of all keys together: 8 bytes each
         self._count = 0
@@ -45,35 +55,38 @@ class LocalWindows:
     def admit(self, key: bytes, limit: int, window: float, now: float) -> Admission:
         """Count one request of `key` at `now` (monotonic seconds) if `limit` per `window` seconds allows it."""
         keys = self._keys
-        times = keys.get(key)
-        if times is None:
-            times = keys[key] = array("d")
+        found = keys.get(key)
+        if found is None:
+            found = keys[key] = _Times()
             if len(keys) > self._max_keys:
                 self._forget()
         else:
             keys.move_to_end(key)
-        count = len(times)
-        if count:
-            gone = 0
-            while gone < count and times[gone] + window <= now:
-                gone += 1
-            if gone:
-                del times[:gone]
-                count -= gone
-                self._count -= gone
+        times, start = found.times, found.start
+        end = len(times)
+        while start < end and times[start] + window <= now:
+            start += 1
+        if start > 32 and start * 2 > end:
+            # Cut off in bulk: to move the rest forward at every request costs as much as the window is long.
+            del times[:start]
+            self._count -= start
+            end -= start
+            start = 0
+        found.start = start
+        count = end - start
         if count >= limit:
-            return Admission(False, 0, times[count - limit] + window - now)
+            return Admission(False, 0, times[end - limit] + window - now)
         if count and times[-1] > now:
             now = times[-1]
         times.append(now)
         self._count += 1
         while self._count > self._max_times and len(keys) > 1:
             self._forget()
-        return Admission(True, limit - count - 1, times[0] + window - now)
+        return Admission(True, limit - count - 1, times[start] + window - now)
 
     def _forget(self) -> None:
-        _, times = self._keys.popitem(last=False)
-        self._count -= len(times)
+        _, found = self._keys.popitem(last=False)
+        self._count -= len(found.times)
 
 
 # --- the same in shared memory ----------------------------------------------------------------------------------

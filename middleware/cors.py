@@ -60,6 +60,7 @@ class CORS:
         for origin in origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"{origin!r} is no origin: write {_repaired(origin)!r}")
+        self.is_idle = not origins  # the app leaves it out of the chain then
         self._any = "*" in origins
         self._origins = {origin.encode("ascii"): origin for origin in origins if origin != "*"}
         self._answer = {"Access-Control-Expose-Headers": _EXPOSED}
@@ -73,7 +74,7 @@ class CORS:
         }
 
     async def __call__(self, request: Request, call_next: Handler, /) -> Response:
-        if not self._any and not self._origins:
+        if self.is_idle:
             return await call_next(request)
         sent = allowed = None
         asks = False

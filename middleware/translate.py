@@ -65,7 +65,9 @@ class Translate:
         prepare = getattr(adapter, "prepare", None)
         forget = getattr(adapter, "refused_key", None)
         for is_last in (forget is None, True):
-            ready = request.replace(candidates=(candidate._replace(key=candidate.backend.next_key()),))
+            ready = request
+            if candidate.key is None and candidate.backend.keys:
+                ready = request.replace(candidates=(candidate._replace(key=candidate.backend.next_key()),))
             if prepare is not None:
                 ready = await prepare(ready)
             try:

@@ -39,7 +39,7 @@ class Running:
         self.providers.append(provider)
         return provider
 
-    def start(self, config: Mapping[str, Any], **fields: Any) -> str:
+    def start(self, config: Mapping[str, Any] | Path, **fields: Any) -> str:
         """Start the gateway; its address."""
         self.gateway = GatewayServer(config, environ=fields.pop("environ", {}), **fields)
         self.run(self._stack.enter_async_context(self.gateway))

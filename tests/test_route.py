@@ -129,10 +129,15 @@ def test_a_mapping_names_the_upstream_model_and_the_client_reads_its_own_name() 
 
 
 def test_auto_and_no_model_leave_the_choice_to_the_gateway() -> None:
-    router = route(fake_backend("a"), fake_backend("b", model="glm"))
+    router = route(Backend(name="a", kind="openai"), fake_backend("b", model="glm"))
     for chat in ({"model": "auto"}, {"model": None}):
         candidate = router.decide(chat_request(chat)).candidates[0]
         assert (candidate.backend.name, candidate.model, candidate.answers_as) == ("b", "glm", "glm")
+
+
+def test_a_backend_that_answers_by_itself_needs_no_model_to_be_chosen() -> None:
+    assert chosen(route(fake_backend("parrot")), model="auto") == [("parrot", "parrot")]
+    assert chosen(route(fake_backend("parrot")), model="parrot") == [("parrot", "parrot")]
 
 
 def test_echo_answers_only_when_nobody_else_is_ready() -> None:

@@ -28,7 +28,7 @@ from gw.server.head import any_head, plain_head
 from gw.server.state import State
 from tests.test_server_start import BOTH, Http
 
-EXAMPLES = int(os.environ.get("GW_FUZZ_EXAMPLES", "400"))
+EXAMPLES = int(os.environ.get("GW_FUZZ_EXAMPLES", "300"))
 LIMITS = Limits()
 FUZZ = settings(
     max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)

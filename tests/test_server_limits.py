@@ -118,7 +118,7 @@ def test_a_second_head_that_drips_has_a_deadline_of_its_own() -> None:
     async def main() -> None:
         async with serving(mirror, limits=HURRY) as running:
             client = await running.client(b"GE")
-            await running.until(lambda: running.server.connections == 1)
+            await running.until(lambda: any(each._buffer for each in running.server._state.connections))
             client.send(b"T / HTTP/1.1\r\nHost: a\r\n\r\nGET ")
             assert (await client.answer()).status == 200
             assert (await client.answer()).status == 408
