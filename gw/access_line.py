@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ class AccessLines:
         """`output` is sys.stdout where none is given; `clock` is that of Exchange.started."""
         self.dropped = 0
         self._line = json_line if format == "json" else text_line
-        self._output: BinaryIO = output or getattr(sys.stdout, "buffer", None) or sys.__stdout__.buffer  # type: ignore[union-attr]
+        self._output: BinaryIO = output if output is not None else _stdout()
         self._secrets = secrets or KnownSecrets()
         self._clock = clock
         self._queue = queue
@@ -164,3 +165,12 @@ def _quoted(text: str) -> str:
 def _duration(seconds: Fact) -> str:
     value = float(seconds or 0.0)
     return f"{value:.2f}s" if value >= 10 else f"{value * 1000:.1f}ms"
+
+
+def _stdout() -> BinaryIO:
+    """Standard output as bytes; the process's own where a program has put a text stream in its place."""
+    for stream in (sys.stdout, sys.__stdout__):
+        output: BinaryIO | None = getattr(stream, "buffer", None)
+        if output is not None:
+            return output
+    return open(os.devnull, "wb")

@@ -20,18 +20,20 @@ from typing import Any
 import orjson
 
 from gw.adapter import WireHandler
-from gw.endpoints.chat import ChatCompletions
+from gw.endpoints.chat import KEEP_ALIVE, ChatCompletions
 from gw.endpoints.status import StatusPages
 from gw.errors import ClientGone, GatewayError, InvalidRequest, NotFound
+from gw.explain import explain
+from gw.known_secrets import KnownSecrets
 from gw.message import Exchange, NotThere, Request, Response
 from gw.near import near
-from gw.paths import CHAT, HEALTH, METRICS, MODEL_OPERATIONS, MODELS, QUEUE, UNKNOWN, find_page, known_paths
+from gw.paths import CHAT, HEALTH, METRICS, MODEL_OPERATIONS, MODELS, QUEUE, ROUTE, UNKNOWN, find_page, known_paths
 from gw.pipeline import Handler, MiddlewareError, compose, guarded, is_head_only, operations, side
 from gw.server import Reply
 
 logger = logging.getLogger("gw.app")
 
-OPERATIONS = (CHAT, MODELS, HEALTH, QUEUE, METRICS, UNKNOWN)
+OPERATIONS = (CHAT, MODELS, HEALTH, QUEUE, METRICS, ROUTE, UNKNOWN)
 
 
 class App:
@@ -43,10 +45,15 @@ class App:
         pages: StatusPages,
         transport: WireHandler,
         recorders: Sequence[Callable[[Exchange], None]] = (),
+        secrets: KnownSecrets | None = None,
+        *,
+        keep_alive: float = KEEP_ALIVE,
     ) -> None:
+        """`keep_alive` are the seconds of silence after which a stream gets a comment."""
+        self._secrets = secrets or KnownSecrets()
         self._layers = [(name, layer if _is_ours(layer) else _guarded(name, layer)) for name, layer in layers]
         self._pages = pages
-        self._chat = ChatCompletions()
+        self._chat = ChatCompletions(keep_alive=keep_alive)
         self._records = list(recorders)  # told of every exchange when it has ended
         self._records += [layer.ended for _, layer in layers if hasattr(layer, "ended")]
         self._settle = [layer.settle for _, layer in layers if getattr(layer, "settle", None) is not None]
@@ -75,15 +82,17 @@ class App:
             last = max((index for index, layer in enumerate(layers) if is_head_only(layer)), default=-1)
             inner = self._reading(compose(layers[last + 1 :], self._terminal))
             layers = layers[: max(outer, last + 1)]
+        elif operation == ROUTE:
+            inner = self._reading(self._explain)
         else:
             inner = self._page
         return compose(layers[:outer], self._rendering(compose(layers[outer:], inner)))
 
     def _reading(self, inner: Handler) -> Handler:
-        decode = self._chat.decode
+        decode, answer = self._chat.decode, self._chat.answer
 
         async def read_body(request: Request) -> Response:
-            return await inner(await decode(request))
+            return await answer(await decode(request), inner)
 
         return read_body
 
@@ -141,6 +150,10 @@ class App:
                 logger.exception("request %s could not be recorded", exchange.id)
         for settle in self._settle:
             await settle(exchange)
+
+    async def _explain(self, request: Request) -> Response:
+        page = explain(request, dict(self._layers)["route"].router, self._pages.backends, self._secrets)
+        return Response(orjson.dumps(page), headers={"Content-Type": "application/json"})
 
     async def _page(self, request: Request) -> Response:
         page = find_page(request.path)

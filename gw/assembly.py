@@ -14,6 +14,7 @@ from gw.environ import Environ
 from gw.errors import ConfigError
 from gw.known_secrets import KnownSecrets
 from gw.options import dotted, make
+from gw.places import QUEUE_SIZE, QUEUE_TIMEOUT, Places
 from gw.secret import Secret
 from gw.settings import ServerOptions, SessionOptions
 from gw.shared import LocalShared, Shared
@@ -136,6 +137,13 @@ def _backend(table: BackendTable, services: Mapping[Any, object], problems: list
         problem=table.problem,
         description=options.description,
     )
+    if options.max_concurrent is not None and "max_concurrent" not in table.keywords:  # a pool has places of its own
+        backend.places = Places(
+            backend,
+            limit=options.max_concurrent,
+            queue=QUEUE_SIZE if options.queue_size is None else options.queue_size,
+            timeout=QUEUE_TIMEOUT if options.queue_timeout is None else options.queue_timeout,
+        )
     if table.factory is None:
         return backend
     if is_custom(table.factory):

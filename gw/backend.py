@@ -15,7 +15,11 @@ from gw.secret import Secret
 
 if TYPE_CHECKING:
     from gw.adapter import Adapter, Provider
+    from gw.errors import GatewayError
+    from gw.places import Places
 
+DEAD_KEY = 600.0  # seconds until a key that was refused is tried again: an account may have been paid for
+LIMITED_KEY = 30.0  # ... that was limited without a Retry-After
 CAPABILITIES = ("functions", "cli_tools", "images", "stream")
 
 
@@ -103,7 +107,9 @@ class Backend:
     cooling_reason: str = ""  # what the last failure said
     prices: Callable[[str], Price | None] | None = None  # list prices by the provider's model name
     clock: Callable[[], float] = time.monotonic
+    places: Places | None = None  # how many requests it is sent at once; None: as many as come
     _next_key: int = 0
+    _keys_out: dict[Secret, float] = field(default_factory=dict)  # until when (clock)
 
     @property
     def is_ready(self) -> bool:
@@ -144,12 +150,30 @@ class Backend:
         return self.model or next(iter(self.models.values()), own_name)
 
     def next_key(self) -> Secret | None:
-        """One of its keys, in turn."""
+        """One of its keys, in turn; those that were taken out are passed over while there are others."""
         if not self.keys:
             return None
-        key = self.keys[self._next_key % len(self.keys)]
-        self._next_key += 1
-        return key
+        for _ in self.keys:
+            key = self.keys[self._next_key % len(self.keys)]
+            self._next_key += 1
+            if not self._keys_out or self._keys_out.get(key, 0.0) <= self.clock():
+                return key
+        return min(self.keys, key=lambda key: self._keys_out.get(key, 0.0))
+
+    def judge_key(self, key: Secret | None, error: GatewayError) -> None:
+        """Take a key out that the provider refused or limited, if it is one of several."""
+        if key is None or len(self.keys) < 2:
+            return
+        if error.fault in ("dead_key", "quota"):
+            self._keys_out[key] = self.clock() + DEAD_KEY
+        elif error.fault == "rate_limit":
+            limited = self.clock() + (LIMITED_KEY if error.retry_after is None else error.retry_after)
+            self._keys_out[key] = max(limited, self._keys_out.get(key, 0.0))
+
+    @property
+    def has_spare_key(self) -> bool:
+        """Whether one of its several keys is neither dead nor limited."""
+        return len(self.keys) > 1 and any(self._keys_out.get(key, 0.0) <= self.clock() for key in self.keys)
 
     def price_of(self, model: str) -> Price | None:
         """USD per million tokens of one of its models: configured, else the list price, else unknown."""

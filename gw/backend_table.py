@@ -178,14 +178,12 @@ class Reader:
         return (), None
 
     def _warn_of_idle_options(self, factory: Any, options: BackendOptions, path: str) -> None:
-        """Only a pool of processes has places and a queue in this version: nobody shall believe otherwise."""
-        idle = [
-            name for name in ("max_concurrent", "queue_size", "queue_timeout") if getattr(options, name) is not None
-        ]
-        wanted = () if factory is None else {option.name for option in options_of(factory)}
-        idle = [name for name in idle if name not in wanted]
-        if idle and factory is not None:
-            self.warnings.append(f"{path}: {', '.join(idle)}: no effect on {options.adapter} in this version of gw")
+        """A queue without places is no queue: nobody shall believe otherwise."""
+        idle = [name for name in ("queue_size", "queue_timeout") if getattr(options, name) is not None]
+        if idle and factory is not None and options.max_concurrent is None:
+            wanted = {option.name for option in options_of(factory)}
+            if "max_concurrent" not in wanted:
+                self.warnings.append(f"{path}: {', '.join(idle)}: no effect without max_concurrent")
 
     def _warn_of_inline_key(self, path: str) -> None:
         self.warnings.append(

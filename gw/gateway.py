@@ -23,14 +23,17 @@ from gw.adapter import WireRequest, WireResponse
 from gw.app import App
 from gw.backend import Backend, Backends, Price
 from gw.config import Config, build, read
+from gw.endpoints.chat import KEEP_ALIVE
 from gw.endpoints.status import StatusPages
 from gw.errors import ConfigError, GatewayError
 from gw.estimate import account
 from gw.known_secrets import KnownSecrets
 from gw.metrics import Metrics
 from gw.models import Catalogue, catalogue
+from gw.series import Family
 from gw.server import Limits, Server
 from gw.shared import LocalShared, Shared
+from gw.shared_health import SharedHealth
 from gw.upstream import HTTPTransport, HTTPXTransport
 
 logger = logging.getLogger("gw")
@@ -48,19 +51,22 @@ class GatewayServer:
         environ: Mapping[str, str] | None = None,
         shared: Shared | None = None,
         limits: Limits | None = None,
+        keep_alive: float = KEEP_ALIVE,
     ) -> None:
         """`middleware` are (name, object) pairs that stand right before `translate`; `backends` come after those of
-        the configuration; `environ` replaces the process's environment; `limits` replaces those of the server."""
+        the configuration; `environ` replaces the process's environment; `limits` replaces those of the server;
+        `keep_alive` are the seconds of silence after which a stream gets a comment."""
         if not isinstance(config, Config):
             config = read(config, environ=os.environ if environ is None else environ)
         self.config = config
         self._more_middleware = middleware
         self._more_backends = backends
         self._shared = shared or LocalShared()
+        self._keep_alive = keep_alive
         self._limits = limits or Limits(max_body=config.server.max_body)
         self._opened = AsyncExitStack()
         self._server: Server | None = None
-        self._refusals = 0
+        self._metrics: Metrics
         self.backends = Backends()
 
     async def start(self, *, sock: socket.socket | None = None) -> None:
@@ -78,7 +84,7 @@ class GatewayServer:
 
     async def _assemble(self) -> App:
         config = self.config
-        metrics = Metrics()
+        metrics = self._metrics = Metrics(self._shared)
         secrets = KnownSecrets(config.secrets)
         models: Catalogue = catalogue().changed(config.models) if config.models else catalogue()
         services: dict[Any, object] = {Metrics: metrics, Shared: self._shared, KnownSecrets: secrets, Catalogue: models}
@@ -88,10 +94,12 @@ class GatewayServer:
             self.backends.add(backend)
         for backend in self.backends:
             backend.prices = partial(_list_price, models)
+            if config.server.workers > 1:
+                backend.health = SharedHealth(self._shared, backend.name)
         metrics.models = frozenset(
             name for backend in self.backends for name in (backend.model, *backend.models.values()) if name
         )
-        metrics.watch("gw_refused_total", "Requests that were not HTTP as it must be", lambda: self._refusals)
+        metrics.declare(Family("gw_refused_total", "Requests that were not HTTP as it must be"))
         layers = list(built.middleware)
         place = [name for name, _ in layers].index("translate")
         layers[place:place] = self._more_middleware
@@ -106,12 +114,13 @@ class GatewayServer:
         is_heard = config.server.log_level in ("debug", "info")
         transport = Transports(config)
         spent = partial(account, backends=self.backends)  # what a broken answer used is estimated before it is counted
-        app = App(layers, pages, transport, [spent, metrics.record, *([access.write] if is_heard else [])])
+        recorders = [spent, metrics.record, *([access.write] if is_heard else [])]
+        app = App(layers, pages, transport, recorders, secrets, keep_alive=self._keep_alive)
         try:
             if is_heard:
                 access.start()
                 self._opened.callback(access.close)
-            for component in (transport, *by_name.values(), *(b.provider or b.adapter for b in self.backends)):
+            for component in (metrics, transport, *by_name.values(), *(b.provider or b.adapter for b in self.backends)):
                 if hasattr(type(component), "__aenter__"):
                     await self._opened.enter_async_context(component)
         except BaseException:
@@ -120,7 +129,7 @@ class GatewayServer:
         return app
 
     def _refused(self, client: str, error: GatewayError) -> None:
-        self._refusals += 1
+        self._metrics.inc("gw_refused_total")
         logger.info("refused a request of %s: %s", client, error.message)
 
     async def close(self, grace: float | None = None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote
 
-CHAT, MODELS, HEALTH, QUEUE, METRICS = "chat", "models", "health", "queue", "metrics"
+CHAT, MODELS, HEALTH, QUEUE, METRICS, ROUTE = "chat", "models", "health", "queue", "metrics", "route"
 UNKNOWN = "unknown"  # the operation of a path that means nothing; auth covers it too
 MODEL_OPERATIONS = frozenset({CHAT})  # what a middleware is for unless it names its operations
 
@@ -32,6 +32,7 @@ _PAGES: dict[str, Page] = {
     "/ready": Page("ready", HEALTH, _GET),
     "/queue/status": Page("queue", QUEUE, _GET),
     "/metrics": Page("metrics", METRICS, _GET),
+    "/route": Page("route", ROUTE, ("POST",)),
 }
 _BACKEND_CHAT = re.compile(r"/v1/([^/]+)/chat/completions")
 _MODEL = re.compile(r"/v1/models/(.+)")

@@ -233,16 +233,25 @@ def from_answer(
     if content and len(content) <= _MAX_JSON:
         with contextlib.suppress(orjson.JSONDecodeError):
             details = details_of(orjson.loads(content))
-    if details is not None:
-        return classify(status, details, headers, backend=backend, secrets=secrets, now=now)
-    text = quote(content, secrets)
-    bare = ErrorDetails(message=f"status {status} with {text}")
-    is_page = content.lstrip()[:1] == b"<"
-    if status < 400 or (status < 500 and status not in _MEANINGFUL and (is_page or status in (404, 405))):
-        return UpstreamProtocolError(
-            f"{_named(backend)} answered {bare.message}: check base_url", upstream_status=status
-        )
-    return classify(status, bare, headers, backend=backend, secrets=secrets, now=now)
+    if details is None:
+        text = quote(content, secrets)
+        details = ErrorDetails(message=f"status {status} with {text}")
+        is_page = content.lstrip()[:1] == b"<"
+        if status < 400 or (status < 500 and status not in _MEANINGFUL and (is_page or status in (404, 405))):
+            return UpstreamProtocolError(
+                f"{_named(backend)} answered {details.message}: check base_url", upstream_status=status
+            )
+    return _advised(classify(status, details, headers, backend=backend, secrets=secrets, now=now), headers)
+
+
+def _advised(error: UpstreamError, headers: Headers) -> UpstreamError:
+    """`x-should-retry` (OpenAI, Anthropic) has the last word on whether a failure passes by itself."""
+    advice = headers.get("x-should-retry")
+    if advice == "false" and error.fault in ("rate_limit", "overload", "server", "timeout"):
+        error.fault = "unavailable"  # not here again, but elsewhere
+    elif advice == "true" and error.fault == "refused":
+        error.fault = "server"
+    return error
 
 
 def from_object(

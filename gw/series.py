@@ -1,4 +1,4 @@
-"""Labelled figures in shared memory: rows of counters that each worker finds by metric and labels, bounded in number."""
+"""Labelled figures in shared memory: rows of counters that a worker finds by metric and labels, bounded in number."""
 
 from __future__ import annotations
 

@@ -46,10 +46,10 @@ class Route:
             long_context_tokens=long_context_tokens,
         )
         parsed = [(parse_rule(table.when), _targets(table)) for table in rules or ()]
-        self._router = Router(backends, ordering, parsed, unknown_model)
+        self.router = Router(backends, ordering, parsed, unknown_model)
 
     async def __call__(self, request: Request, call_next: Handler) -> Response:
-        decision = self._router.decide(request)
+        decision = self.router.decide(request)
         if decision.degraded:
             request.exchange.degraded = True
         if decision.drops_tools:
@@ -58,11 +58,11 @@ class Route:
 
     def decide(self, request: Request) -> Decision:
         """The decision for a request whose body was read; nothing is called. Raises GatewayError for nobody."""
-        return self._router.decide(request)
+        return self.router.decide(request)
 
     def model_names(self) -> list[str]:
         """Every name that `model` may have here."""
-        return self._router.model_names()
+        return self.router.model_names()
 
 
 _TOOL_FIELDS = frozenset(

@@ -1,19 +1,21 @@
-"""Metrics count what happened, merge over workers, and never take a label from a client."""
+"""Metrics count what happened, and never take a label from a client."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import pickle
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gw.errors import ClientGone, NotFound, UpstreamConnectionError, UpstreamRefused
-from gw.exposition import State, merge, text
+from gw.exposition import text
 from gw.message import Loss, Usage
-from gw.metrics import MAX_SERIES, Family, Metrics
+from gw.metrics import PERIOD, Metrics
+from gw.series import MAX_SERIES, Family
+from gw.shared import LocalShared
 from tests.exchanges import attempt, exchange, refused
 
 Key = tuple[str, frozenset[str]]
@@ -23,9 +25,9 @@ def key(name: str, *values: str) -> Key:
     return name, frozenset(values)
 
 
-def samples(metrics: Metrics, *others: State) -> dict[Key, float]:
+def samples(metrics: Metrics) -> dict[Key, float]:
     """By name and label values, as Prometheus would read them."""
-    return dict(_samples(metrics.exposition(others).decode()))
+    return dict(_samples(metrics.exposition().decode()))
 
 
 def _samples(exposed: str) -> Iterator[tuple[Key, float]]:
@@ -98,47 +100,35 @@ def test_the_number_of_series_is_bounded() -> None:
     for number in range(MAX_SERIES + 100):
         metrics.inc("gw_degraded_total", (f"b{number}",))
         metrics.observe("gw_queue_wait_seconds", 1.0, (f"b{number}",))
-    state = metrics.state()
-    assert len(state["gw_degraded_total"]["series"]) == MAX_SERIES + 1
-    assert len(state["gw_queue_wait_seconds"]["series"]) == MAX_SERIES + 1
-    series = {tuple(labels): values for labels, values in state["gw_degraded_total"]["series"]}
-    assert series["other",] == [100]
+    metrics.inc("gw_degraded_total", ("b0",))
+    page: Any = metrics.snapshot()
+    degraded = {entry["labels"]["backend"]: entry["value"] for entry in page["gw_degraded_total"]}
+    waits = {entry["labels"]["backend"]: entry["sum"] for entry in page["gw_queue_wait_seconds"]}
+    assert len(degraded) == len(waits) == MAX_SERIES + 1
+    assert (degraded["other"], degraded["b0"], waits["other"]) == (100, 2, 100)
 
 
-def test_the_figures_of_several_workers_are_merged() -> None:
-    clock = iter([0.0, 10.0, 30.0, 40.0, 40.0])
-    old, new = Metrics(clock=lambda: next(clock)), Metrics(clock=lambda: next(clock))
-    for metrics, times in ((old, 2), (new, 3)):
-        for _ in range(times):
-            metrics.record(exchange())
-    new.declare(Family("mine_total", "Only here"))
-    new.inc("mine_total")
-    state: State = json.loads(json.dumps(old.state()))
-    assert pickle.loads(pickle.dumps(state)) == state
-    found = samples(new, state)
-    assert found[key("gw_requests_total", "chat", "fast", "200")] == 5
-    assert found[key("gw_request_duration_seconds_count", "chat", "fast")] == 5
-    assert found[key("gw_request_duration_seconds_sum", "chat", "fast")] == 2.5
-    assert found[key("gw_uptime_seconds")] == 30.0
-    assert found[key("mine_total")] == 1
-
-
-def test_merging_changes_none_of_its_parts() -> None:
+def test_a_series_that_nobody_added_to_is_not_shown_unless_it_is_the_only_one() -> None:
     metrics = Metrics()
-    metrics.record(exchange())
-    state = metrics.state()
-    before = json.dumps(state)
-    merge([state, state])
-    assert json.dumps(state) == before
+    metrics.declare(Family("mine_total", "Mine"))
+    found = samples(metrics)
+    assert found[key("mine_total")] == 0
+    assert not any(name == "gw_degraded_total" for name, _ in found)
 
 
-def test_workers_that_disagree_about_a_metric_do_not_break_the_page() -> None:
-    one, other = Metrics(), Metrics()
-    one.declare(Family("mine_total", "", ("a",)))
-    other.declare(Family("mine_total", "", ("a", "b")))
-    one.inc("mine_total", ("x",))
-    other.inc("mine_total", ("x", "y"))
-    assert samples(one, other.state())[key("mine_total", "x")] == 1
+def test_one_name_for_two_metrics_is_told() -> None:
+    metrics = Metrics()
+    metrics.declare(Family("mine_total", "Mine", ("a",)))
+    metrics.declare(Family("mine_total", "Better told", ("a",)))
+    assert b"Better told" in metrics.exposition()
+    with pytest.raises(ValueError, match='"mine_total" is there with other labels or bounds'):
+        metrics.declare(Family("mine_total", "Mine", ("a", "b")))
+
+
+def test_other_users_of_the_shared_memory_do_not_show() -> None:
+    shared = LocalShared()
+    shared.counters("served").own[0] = 5
+    assert b"served" not in Metrics(shared).exposition()
 
 
 def test_a_label_cannot_break_out_of_its_line() -> None:
@@ -175,3 +165,59 @@ def test_a_name_that_nobody_declared_is_an_error() -> None:
 
 def test_no_figures_at_all_are_a_page_too() -> None:
     assert text({}) == b""
+
+
+def test_a_counter_is_not_a_histogram() -> None:
+    with pytest.raises(KeyError, match="use observe"):
+        Metrics().inc("gw_queue_wait_seconds", ("b",))
+    with pytest.raises(KeyError):
+        Metrics().observe("gw_degraded_total", 1.0, ("b",))
+
+
+def test_a_watched_counter_goes_on_from_what_was_there_before_a_restart() -> None:
+    shared = LocalShared()
+    for rows in (3, 4):
+        metrics = Metrics(shared)
+        metrics.watch("gw_log_rows_total", "Rows", lambda rows=rows: rows)  # type: ignore[misc]
+        metrics.watch("gw_log_waiting_rows", "Rows", lambda rows=rows: rows, kind="gauge")  # type: ignore[misc]
+        metrics.publish()
+    found = samples(metrics)
+    assert found[key("gw_log_rows_total")] == 7
+    assert found[key("gw_log_waiting_rows")] == 4
+
+
+def test_what_is_watched_is_published_at_the_start_each_period_and_at_the_end() -> None:
+    class Loop(asyncio.SelectorEventLoop):
+        now = 0.0
+
+        def time(self) -> float:
+            return self.now
+
+    loop, shared, reads = Loop(), LocalShared(), 0
+
+    def read() -> float:
+        nonlocal reads
+        reads += 1
+        return reads
+
+    async def turn(seconds: float) -> int:
+        loop.now += seconds
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return reads
+
+    async def run() -> None:
+        metrics = Metrics(shared)
+        metrics.watch("mine", "Mine", read, kind="gauge")
+        async with metrics:
+            assert await turn(0) == 1
+            assert await turn(PERIOD / 2) == 1
+            assert await turn(PERIOD) == 2
+            assert await turn(PERIOD * 1.5) == 3
+        assert await turn(PERIOD * 9) == 4
+        assert samples(metrics)[key("mine")] == 5
+
+    try:
+        loop.run_until_complete(run())
+    finally:
+        loop.close()

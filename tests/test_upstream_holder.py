@@ -219,8 +219,6 @@ class Shelf:
     def __init__(self) -> None:
         self.given: list[Connection] = []
 
-    def opened(self, connection: Connection) -> None: ...
-
     def closed(self, connection: Connection) -> None: ...
 
     def give(self, connection: Connection, keep_for: float | None) -> None:

@@ -53,6 +53,11 @@ class AnthropicCodec:
         self._reader = EventReader(self._id, self._created, self._model, plan, self.summary)
         self._failure: UpstreamError | None = None
 
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing that may still come of the stream matters: `message_stop` was read, or an error waits."""
+        return self._reader.is_complete or self._failure is not None
+
     def complete(self, content: bytes, /) -> Completion:
         """The whole answer. Raises UpstreamError for an error in a 200, UpstreamProtocolError for no answer at all."""
         try:
@@ -108,15 +113,9 @@ class AnthropicCodec:
         return self._reader.taken()
 
     def fail(self, status: int, headers: Headers, content: bytes, /) -> UpstreamError:
-        """The failure behind an error status; `x-should-retry` has the last word on whether it passes."""
-        error = from_answer(status, headers, content, backend=self._backend, secrets=self._secrets, now=self._timestamp)
+        """The failure behind an error status."""
         self.summary.upstream_id = headers.get("request-id") or None
-        advice = headers.get("x-should-retry")
-        if advice == "false" and error.fault in ("rate_limit", "overload", "server", "timeout"):
-            error.fault = "unavailable"  # not here again, but elsewhere
-        elif advice == "true" and error.fault == "refused":
-            error.fault = "server"
-        return error
+        return from_answer(status, headers, content, backend=self._backend, secrets=self._secrets, now=self._timestamp)
 
     def _read(self, event: Event) -> None:
         if event.data == b"[DONE]":  # Claude does not send it; a gateway in between may

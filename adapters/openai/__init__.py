@@ -8,7 +8,9 @@ from gw.adapter import WireRequest
 from gw.adapters.openai.codec import OpenAICodec
 from gw.adapters.openai.dialects import DIALECTS, Dialect, dialect_of, is_loopback
 from gw.adapters.openai.request import encode
+from gw.chat_parts import is_deprecated
 from gw.message import Request
+from gw.remote_media import Fetch, MediaFetcher
 
 __all__ = ["DIALECTS", "Dialect", "OpenAI", "OpenAICodec"]
 
@@ -23,6 +25,7 @@ class OpenAI:
     project       OpenAI-Project
     api_version   Azure: the `api-version` of a resource; the model's name is then that of the deployment
     deployment    Azure: one deployment for every model
+    fetch         which images the gateway fetches, where the host does not (`gw.remote_media.Fetch`)
 
     Raises ValueError for an option that cannot be meant.
     """
@@ -42,6 +45,7 @@ class OpenAI:
         project: str | None = None,
         api_version: str | None = None,
         deployment: str | None = None,
+        fetch: Fetch | None = None,
     ) -> None:
         self.base_url = (base_url or self.default_base_url).rstrip("/").removesuffix("/chat/completions")
         parts = urlsplit(self.base_url)
@@ -64,6 +68,11 @@ class OpenAI:
             **{name.lower(): value for name, value in own.items() if value is not None},
         }
         self._given = {name.lower(): value for name, value in (headers or {}).items()}
+        if fetch is not None and self.dialect.remote_images:
+            raise ValueError(f"fetch is not needed: {self.dialect.name} follows addresses itself")
+        self.fetcher = None if fetch is None else MediaFetcher(fetch)
+        if self.fetcher is not None:
+            self.prepare = self.fetcher.inline
 
     def own_headers(self) -> dict[str, str | None]:
         """Header fields that this host wants with every request; None is not sent."""
@@ -75,7 +84,10 @@ class OpenAI:
         if request.document is None:
             raise LookupError(f"request {request.id} has no body: `translate` stands behind the step that reads it")
         model = self._deployment or candidate.model
-        content, losses = encode(request.document, self.dialect, model, stream=request.is_stream)
+        is_emulated = not self.dialect.functions and is_deprecated(request.document.peek())
+        content, losses = encode(
+            request.document, self.dialect, model, stream=request.is_stream, is_emulated=is_emulated
+        )
         key = candidate.key
         headers = {**self._headers, "accept": "text/event-stream" if request.is_stream else "application/json"}
         if key and self.dialect.key_header == "bearer":
@@ -98,6 +110,7 @@ class OpenAI:
             answers_as=candidate.answers_as,
             created=int(request.exchange.timestamp),
             secrets=(key,) if key else (),
+            speaks_functions=is_emulated,
         )
 
     def _url(self, model: str) -> str:

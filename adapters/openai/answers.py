@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gw.adapters.openai.tool_calls import repair_calls
+from gw.chat_parts import as_function_call
 from gw.errors import UpstreamError, UpstreamProtocolError
 from gw.message import Summary, Usage
 from gw.provider_errors import from_object
@@ -230,4 +231,26 @@ def _repair_choice(choice: dict[str, Any], index: int, summary: Summary, source:
         summary.finish_reason, summary.native_finish_reason = finish, native
     for text in (message["content"], message.get("reasoning_content")):
         summary.output_characters += len(text) if isinstance(text, str) else 0
+    return changed
+
+
+# --- the deprecated form ----------------------------------------------------------------------------------------
+
+
+def with_function_call(choice: dict[str, Any], holder: str, summary: Summary) -> bool:
+    """Turn the first tool call of a choice's `message` or `delta` into `function_call`, in place; whether it changed.
+
+    Further calls, which cannot be said in that form, were ruled out in the request.
+    """
+    message = choice.get(holder)
+    changed = False
+    if isinstance(message, dict) and "tool_calls" in message:
+        message["tool_calls"] = [call for call in message["tool_calls"] or () if not call.get("index")][:1]
+        as_function_call(message)
+        changed = True
+    if choice.get("finish_reason") == "tool_calls":
+        choice["finish_reason"] = "function_call"
+        if choice.get("index") == 0:
+            summary.finish_reason = "function_call"
+        changed = True
     return changed

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import orjson
 
 from gw.adapter import WireRequest
-from gw.adapters.openai.answers import Source, repair_completion
+from gw.adapters.openai.answers import Source, repair_completion, with_function_call
 from gw.adapters.openai.reading import parse
 from gw.adapters.openai.stream import ChunkStream
 from gw.document import Chunk, Completion
@@ -20,7 +20,10 @@ from gw.sse import EventTooLarge, SSEDecoder
 
 
 class OpenAICodec:
-    """See `gw.adapter.Codec`. `created` (Unix seconds) stands in where the provider does not say."""
+    """See `gw.adapter.Codec`. `created` (Unix seconds) stands in where the provider does not say.
+
+    `speaks_functions`: the client reads `function_call` where the provider answers with tool calls.
+    """
 
     def __init__(
         self,
@@ -30,6 +33,7 @@ class OpenAICodec:
         answers_as: str,
         created: int,
         secrets: Sequence[Secret] = (),
+        speaks_functions: bool = False,
     ) -> None:
         self.wire = wire
         self.losses = losses
@@ -39,7 +43,13 @@ class OpenAICodec:
         self._source = Source(wire.backend, secrets)
         self._decoder = SSEDecoder()
         self._failed: UpstreamError | None = None  # what the next call has to tell
-        self._stream = ChunkStream(self._source, self.summary, answers_as, created)
+        self._speaks_functions = speaks_functions
+        self._stream = ChunkStream(self._source, self.summary, answers_as, created, speaks_functions)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing that may still come of the stream matters: `[DONE]` was read, or an error waits."""
+        return self._stream.done or self._failed is not None
 
     def complete(self, content: bytes) -> Completion:
         """The whole answer: the provider's bytes with the client's name for the model, repaired where it must be."""
@@ -56,6 +66,9 @@ class OpenAICodec:
         self.summary.model = value.get("model") or None
         self.summary.upstream_id = value.get("id") or None
         changed = repair_completion(value, self.summary, self._source)
+        if self._speaks_functions:
+            for choice in value["choices"]:
+                changed |= with_function_call(choice, "message", self.summary)
         raw = content if clean and not changed else None
         for name, wanted in (
             ("id", value.get("id") or f"chatcmpl-{self.wire.request_id}"),
@@ -78,6 +91,14 @@ class OpenAICodec:
         """
         if self._failed is not None:
             raise self._failed
+        stream = self._stream
+        if stream.templates and not self._decoder.is_inside:
+            template = stream.templates[0]
+            raws = template.fill_all(data)
+            if raws is not None:
+                self.summary.output_characters += template.characters
+                stream.filled += len(raws)
+                return list(map(Chunk, raws))
         chunks: list[Chunk] = []
         try:
             self._read(data, chunks)

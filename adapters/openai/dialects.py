@@ -23,6 +23,7 @@ class Dialect:
     key_env: str | None = None  # the environment variable that by custom holds its key
     key_header: Literal["bearer", "api-key"] = "bearer"
     developer: bool = False  # takes the role `developer`
+    functions: bool = False  # takes the deprecated `functions` and `function_call`
     usage_option: bool = True  # takes stream_options.include_usage
     limit: Literal["any", "max_tokens", "by_model"] = "any"  # its name for the limit of output tokens
     drop: frozenset[str] = frozenset()  # fields of a request that it refuses or ignores
@@ -36,6 +37,7 @@ class Dialect:
     remote_images: bool = True  # fetches http(s) images itself
     json_schema: bool = True  # takes response_format json_schema
     short_ids: bool = False  # tool call ids are nine letters or digits
+    answers_results: bool = False  # some of its models want an assistant's turn between a tool's result and a user
 
 
 _OPENAI_ONLY = frozenset({"store", "prediction", "moderation", "service_tier", "safety_identifier"})
@@ -47,6 +49,7 @@ OPENAI = Dialect(
     hosts=("api.openai.com",),
     key_env="OPENAI_API_KEY",
     developer=True,
+    functions=True,
     limit="by_model",
     reasoning="dropped",
     tool_images=False,
@@ -64,6 +67,7 @@ DIALECTS: dict[str, Dialect] = {
             key_env="AZURE_OPENAI_API_KEY",
             key_header="api-key",
             developer=True,
+            functions=True,
             limit="by_model",
             reasoning="dropped",
             tool_images=False,
@@ -90,6 +94,7 @@ DIALECTS: dict[str, Dialect] = {
             reasoning="thinking parts",
             tool_choice="mistral",
             short_ids=True,
+            answers_results=True,
         ),
         Dialect(
             name="deepseek",

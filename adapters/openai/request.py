@@ -14,9 +14,10 @@ from typing import Any
 import orjson
 
 from gw.adapters.openai.dialects import Dialect
+from gw.chat_parts import with_tools
 from gw.document import Document
 from gw.errors import InvalidRequest
-from gw.json_splice import append_members, replace_member
+from gw.json_splice import append_members, has_duplicates, replace_member
 from gw.message import Loss
 
 GATEWAY_FIELDS = frozenset({"backend", "session_id", "working_directory", "cli_tools"})  # ours, not the provider's
@@ -30,20 +31,27 @@ _REASONS = re.compile(r"(?:.*/)?(?:o[1-9]|gpt-([5-9])(?:\.(\d+))?)(?![\d.])(?!.*
 _SAMPLING = {"temperature": 1, "top_p": 1, "frequency_penalty": 0, "presence_penalty": 0}  # with the one value allowed
 
 
-def encode(document: Document, dialect: Dialect, model: str, *, stream: bool) -> tuple[bytes, list[Loss]]:
+def encode(
+    document: Document, dialect: Dialect, model: str, *, stream: bool, is_emulated: bool = False
+) -> tuple[bytes, list[Loss]]:
     """The body to send, and what of the request it does not carry.
 
+    `is_emulated`: the client speaks `functions`, which this provider does not know, and is given tools for them.
     Raises InvalidRequest for what the provider cannot do at all, and for values that JSON cannot hold.
     """
     chat = document.peek()
+    if is_emulated:
+        chat = {**with_tools(chat), "parallel_tool_calls": False}  # the client can read one call only
     changes, losses = _repairs(chat, dialect, model)
+    if is_emulated:
+        losses.append(Loss("/functions", "emulated", f"{dialect.name} knows tools only"))
     for name in GATEWAY_FIELDS & chat.keys():
         changes[name] = _GONE
     if bool(chat.get("stream")) is not stream:
         changes["stream"] = stream
     if not stream and "stream_options" in chat:
         changes["stream_options"] = _GONE  # refused where nothing is streamed
-    if not document.is_opened and not changes:
+    if not document.is_opened and not changes and not is_emulated:
         spliced = _spliced(document.raw, chat, dialect, model, stream)
         if spliced is not None:
             return spliced, losses
@@ -59,6 +67,8 @@ def encode(document: Document, dialect: Dialect, model: str, *, stream: bool) ->
 
 def _spliced(raw: bytes, chat: dict[str, Any], dialect: Dialect, model: str, stream: bool) -> bytes | None:
     """The client's bytes with another model name and the question for usage; None where splicing is not safe."""
+    if has_duplicates(raw, chat):  # what is sent is what was checked, and nothing that stood beside it
+        return None
     members: dict[str, Any] = {}
     if stream and dialect.usage_option:
         options = chat.get("stream_options")
@@ -213,6 +223,8 @@ def _messages(messages: Any, dialect: Dialect, losses: list[Loss]) -> list[Any] 
             if changed is None:
                 changed = list(messages)
             changed[index] = new
+    if dialect.answers_results:
+        changed = _with_results_answered(changed or messages, losses) or changed
     if not dialect.tool_images:
         changed = _with_tool_images_moved(changed or messages, losses) or changed
     return changed
@@ -324,6 +336,17 @@ def _refuse_remote_images(message: dict[str, Any], place: str, losses: list[Loss
                 code="unsupported_parameter",
             )
     return message
+
+
+def _with_results_answered(messages: Sequence[Any], losses: list[Loss]) -> list[Any] | None:
+    """An assistant's turn between each tool's result and the user that follows it; None where none is missing."""
+    answered: list[Any] = []
+    for index, message in enumerate(messages):
+        if message.get("role") == "user" and index and messages[index - 1].get("role") == "tool":
+            answered.append({"role": "assistant", "content": "OK"})
+            losses.append(Loss(f"/messages/{index}", "changed", "an assistant's OK is put before it"))
+        answered.append(message)
+    return answered if len(answered) > len(messages) else None
 
 
 def _with_tool_images_moved(messages: Sequence[Any], losses: list[Loss]) -> list[Any] | None:

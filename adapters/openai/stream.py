@@ -7,10 +7,10 @@ from typing import Any
 
 import orjson
 
-from gw.adapters.openai.answers import Source, note_usage, repair_usage, usage_in
+from gw.adapters.openai.answers import Source, note_usage, repair_usage, usage_in, with_function_call
 from gw.adapters.openai.choices import ChoiceStream
 from gw.adapters.openai.reading import parse
-from gw.adapters.openai.template import ARGUMENTS, TEXTS, Template, learn
+from gw.adapters.openai.template import ARGUMENTS, PART, TEXTS, Template, learn
 from gw.document import Chunk
 from gw.json_splice import find_member
 from gw.message import Summary
@@ -25,7 +25,9 @@ _SEARCHES_AT_MOST = 8  # for the model's name in a chunk
 class ChunkStream:
     """Events in, canonical chunks out; `done` is set by the provider's `[DONE]`."""
 
-    def __init__(self, source: Source, summary: Summary, answers_as: str, created: int) -> None:
+    def __init__(
+        self, source: Source, summary: Summary, answers_as: str, created: int, speaks_functions: bool = False
+    ) -> None:
         self.done = False
         self.templates: list[Template] = []  # of the events that need no decoding, the last used first
         self.filled = 0  # how many they served
@@ -34,6 +36,7 @@ class ChunkStream:
         self._model = answers_as
         self._model_json = orjson.dumps(answers_as)
         self._created = created  # Unix seconds, for a provider that does not say
+        self._speaks_functions = speaks_functions
         self._id: str | None = None
         self._upstream_id: str | None = None
         self._repeats = 0  # how often that id was repeated
@@ -89,12 +92,36 @@ class ChunkStream:
             if "choices" in value:
                 self._extras |= {key: extra for key, extra in value.items() if key not in _OWN and extra is not None}
             return []
+        if any(isinstance(choice, dict) and "message" in choice and "delta" not in choice for choice in choices):
+            return self._read_whole(value, choices)
         self._check_id(value, choices)
         only = None if self._extras else _only_text(choices)
         chunks, raw = self._emit(value, choices, payload if clean else None)
         if only is not None and len(chunks) == 1:
             self._learn(payload, *only, value, raw)
         return chunks
+
+    def _read_whole(self, value: dict[str, Any], choices: list[Any]) -> list[Chunk]:
+        """The chunks of an answer that came in one piece although a stream was asked for.
+
+        Behind chunks of the same answer it only repeats them: then its end and its usage are what is new.
+        """
+        opening: list[dict[str, Any]] = []
+        ending: list[dict[str, Any]] = []
+        for place, choice in enumerate(choices):
+            index = choice.get("index") if isinstance(choice.get("index"), int) else place
+            message = choice.pop("message", None)
+            if isinstance(message, dict) and not self._has_content(index):
+                for at, call in enumerate(message.get("tool_calls") or ()):
+                    call.setdefault("index", at)
+                piece = {"index": index, "delta": message, "finish_reason": None}
+                opening.append(piece | {name: choice[name] for name in ("logprobs", "error") if name in choice})
+            ending.append(
+                {**choice, "index": index, "delta": {}, "finish_reason": choice.get("finish_reason") or "stop"}
+            )
+        head = {name: field for name, field in value.items() if name not in ("choices", "usage", "x_groq")}
+        chunks = self._emit({**head}, opening, None)[0] if opening else []
+        return [*chunks, *self._emit({**value}, ending, None)[0]]
 
     def _emit(self, value: dict[str, Any], choices: list[Any], raw: bytes | None) -> tuple[list[Chunk], bytes | None]:
         """Repair a chunk in place. `raw` are its bytes, None where they cannot be passed on.
@@ -127,6 +154,9 @@ class ChunkStream:
                     if missing := state.give_arguments(choice):
                         closing.append({"index": index, "delta": {"tool_calls": missing}, "finish_reason": None})
         changed |= self._take_usage(value)
+        if self._speaks_functions:
+            for choice in (*closing, *kept):
+                changed |= with_function_call(choice, "delta", self._summary)
         if not kept:
             return [], None
         value["choices"] = kept
@@ -221,8 +251,10 @@ class ChunkStream:
         state = self._choices[0]
         if state.finished or (self._learnt >= _LEARNT_AT_MOST and self.filled < 4 * self._learnt):
             return
-        if "role" in value["choices"][0]["delta"] or (key == ARGUMENTS and not state.calls.has_ids):
-            return  # a role is told once; without ids, a call's end shows in its arguments
+        if "role" in value["choices"][0]["delta"]:
+            return  # it is told once
+        if key == ARGUMENTS and (self._speaks_functions or not state.calls.has_ids):
+            return  # without ids, a call's end shows in its arguments
         self._learnt += 1
         template = learn(payload, key, text, value, raw)
         if template is not None:
@@ -239,12 +271,26 @@ def _only_text(choices: list[Any]) -> tuple[str, str] | None:
     texts = [name for name in TEXTS if delta.get(name)]
     calls = delta.get("tool_calls")
     if not calls:
+        if texts == ["content"] and isinstance(delta["content"], list):
+            return _only_part(delta["content"])
         return (texts[0], delta[texts[0]]) if len(texts) == 1 and isinstance(delta[texts[0]], str) else None
     function = calls[0].get("function") or {}
     arguments = function.get(ARGUMENTS)
     if texts or len(calls) > 1 or calls[0].get("id") or function.get("name") or not isinstance(arguments, str):
         return None
     return (ARGUMENTS, arguments) if arguments else None
+
+
+def _only_part(parts: list[Any]) -> tuple[str, str] | None:
+    """The same for content that is a list: of one text, or of one thought with one text in it (Mistral)."""
+    while len(parts) == 1 and isinstance(parts[0], dict):
+        part = parts[0]
+        if part.keys() == {"type", "text"} and part["type"] == "text":
+            return (PART, part["text"]) if isinstance(part["text"], str) and part["text"] else None
+        if part.keys() != {"type", "thinking"} or not isinstance(part["thinking"], list):
+            return None
+        parts = part["thinking"]
+    return None
 
 
 def _error_in(name: str, value: dict[str, Any]) -> dict[str, Any] | None:

@@ -14,16 +14,32 @@ import orjson
 
 # A JSON string's content up to and with its closing quote: no control characters, no lone surrogates.
 _STRING = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))*+"').match
+# The same without the quote, for texts that are joined by line feeds, which no string may hold.
+_TEXTS = re.compile(rb'(?:[^"\\\x00-\x09\x0b-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))*+').fullmatch
 _MARK = "gw-text-2b1f9c"  # stands where the text goes; plain ASCII, so that JSON leaves it as it is
 _PADDING = b'"obfuscation":"'  # OpenAI pads each chunk to hide its length: the one other part that varies
 TEXTS = ("content", "reasoning_content", "reasoning")
+PART = "text"  # of a part, where content is a list
 ARGUMENTS = "arguments"
 
 
 class Template:
     """The bytes around the text of one kind of event, as they come and as its chunk goes out."""
 
-    __slots__ = ("_head", "_out", "_out_rest", "_padded", "_rest", "_size", "_tail", "characters", "end", "key")
+    __slots__ = (
+        "_between",
+        "_head",
+        "_last",
+        "_out",
+        "_out_rest",
+        "_padded",
+        "_rest",
+        "_size",
+        "_tail",
+        "characters",
+        "end",
+        "key",
+    )
 
     def __init__(self, key: str, head: bytes, tail: bytes, out: list[bytes]) -> None:
         self.key = key
@@ -39,6 +55,44 @@ class Template:
             self._tail, self._rest = _around_padding(self._tail)
             before, self._out_rest = _around_padding(out[-1])
             self._out = [*out[:-1], before]
+        self._last = self._rest or b'"' + self._tail  # how every event ends
+        self._between = self._last + self._head
+
+    def fill_all(self, data: bytes) -> list[bytes] | None:
+        """The repaired chunks of a piece that holds nothing but whole events like the learnt one; else None.
+
+        All of them are told apart by one split, and their texts are checked together. `characters` is for all of them.
+        """
+        if not data.startswith(self._head) or not data.endswith(self._last):
+            return None
+        texts = data[self._size : -len(self._last)].split(self._between)
+        paddings: list[bytes] = []
+        if self._padded:
+            ends = b'"' + self._tail
+            for at, piece in enumerate(texts):
+                texts[at], _, padding = piece.partition(ends)
+                if not padding.isalnum():
+                    return None
+                paddings.append(padding)
+        joined = b"\n".join(texts) if len(texts) > 1 else texts[0]
+        if _TEXTS(joined) is None or joined.count(b"\n") != len(texts) - 1:
+            return None
+        if joined.isascii():
+            self.characters = len(joined) - len(texts) + 1
+        else:
+            try:
+                self.characters = len(joined.decode()) - len(texts) + 1
+            except UnicodeDecodeError:
+                return None
+        if paddings:
+            rest = self._out_rest
+            return [
+                b"".join((text.join(self._out), padding, rest)) for text, padding in zip(texts, paddings, strict=True)
+            ]
+        if len(self._out) == 2:
+            before, after = self._out
+            return [before + text + after for text in texts]
+        return [text.join(self._out) for text in texts]
 
     def fill(self, data: bytes, start: int) -> bytes | None:
         """The repaired chunk for the event at `start`, if it is like the learnt one; None for any other.

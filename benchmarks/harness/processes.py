@@ -141,7 +141,7 @@ def proxy(upstream: Program, folder: Path) -> Iterator[Program]:
     port = free_port()
     body = f"""upstream provider {{ server 127.0.0.1:{upstream.port}; keepalive 512; keepalive_requests 100000000; }}
     server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass http://provider;
-      proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; proxy_request_buffering off; }} }}"""
+      proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; }} }}"""
     with nginx("nginx", body, port, SERVER_CORE, folder) as program:
         yield program
 

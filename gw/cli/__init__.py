@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from gw.errors import ConfigError
 from gw.near import near
 
-COMMANDS = ("serve", "check", "import")
+COMMANDS = ("serve", "check", "import", "explain")
 _LISTED = ", ".join(COMMANDS)
 _CONFIG_HELP = "the configuration (default: $BACKENDS_CONFIG, else ./gateway.toml, else built-in defaults)"
 _EPILOG = """\
@@ -55,7 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND")
     serve = commands.add_parser("serve", help="answer requests (the default command)", epilog=_EPILOG)
     check = commands.add_parser("check", help="tell everything that is wrong with a configuration; asks nobody")
-    for command in (serve, check):
+    explained = commands.add_parser("explain", help="tell which backend a request would go to and why; asks nobody")
+    explained.add_argument("--json", action="store_true", help="as JSON")
+    explained.add_argument("request", nargs=argparse.REMAINDER, help="a file with the JSON body, -, or a curl command")
+    explained.set_defaults(run=_explain)
+    for command in (serve, check, explained):
         command.add_argument("--config", metavar="FILE", type=Path, help=_CONFIG_HELP)
         command.add_argument("--host", metavar="H", help="the address to bind (default 127.0.0.1)")
         command.add_argument("--port", metavar="N", type=_port, help="the port to bind (default 3456; 0: a free one)")
@@ -135,6 +139,12 @@ def _check(options: argparse.Namespace) -> int:
     from gw.cli.check import check
 
     return check(read_config(options))
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from gw.cli.explain import explain_request
+
+    return explain_request(read_config(options), options.request, as_json=options.json)
 
 
 def _import(options: argparse.Namespace) -> int:

@@ -9,8 +9,11 @@ import orjson
 
 from gw.document import Completion
 from gw.endpoints.event_stream import EventStream, splice
+from gw.endpoints.late import Late
+from gw.endpoints.patience import Patient, Quiet
 from gw.errors import InvalidRequest
 from gw.message import Exchange, Request, Response
+from gw.pipeline import Handler
 from gw.schema import decode_chat
 from gw.server import Reply
 from gw.stream import Stream
@@ -23,10 +26,17 @@ STREAM_HEADERS = (
 JSON_HEADERS = (("Content-Type", "application/json"),)
 
 
+CONTINUES = "gw.continues"  # the attribute of an exchange whose stream broke and went on elsewhere
+KEEP_ALIVE = 15.0  # seconds of silence before a comment keeps a stream alive (contract 1.7)
+
+
 class ChatCompletions:
-    """The front door that speaks OpenAI's chat completions."""
+    """The front door that speaks OpenAI's chat completions. `keep_alive` are seconds of silence before a comment."""
 
     operation = "chat"
+
+    def __init__(self, *, keep_alive: float = KEEP_ALIVE) -> None:
+        self._quiet = Quiet(keep_alive)
 
     async def decode(self, request: Request) -> Request:
         """Read and check the body. Raises InvalidRequest (400, 408, 413, 415) before anything is forwarded."""
@@ -41,6 +51,14 @@ class ChatCompletions:
         exchange.session_id = chat.get("session_id")
         return request.replace(document=document)
 
+    async def answer(self, request: Request, inner: Handler) -> Response:
+        """`inner`'s answer. A stream that does not begin in time is answered all the same: its head goes out with a
+        comment, and what comes later, an error too, comes as events."""
+        if not request.exchange.stream:
+            return await inner(request)
+        work = Patient(inner(request), self._quiet)
+        return work.result() if await work.has_come() else Response(Late(work))
+
     def encode(
         self, exchange: Exchange, response: Response, ended: Callable[[BaseException | None], Awaitable[None] | None]
     ) -> Reply | None:
@@ -53,6 +71,7 @@ class ChatCompletions:
                 include_usage=bool(options and options.get("include_usage")),
                 extras=extras,
                 ended=ended,
+                quiet=self._quiet,
             )
             return Reply(response.status, [*STREAM_HEADERS, *response.headers.items()], body)
         if isinstance(response.content, Completion):
@@ -74,6 +93,8 @@ def extras(exchange: Exchange) -> bytes:
             "cost_usd": attempt.summary.cost_usd,
             "attempts": len(exchange.attempts),
         }
+        if CONTINUES in exchange.attributes:
+            more["gateway"]["continued"] = True
     return b"," + orjson.dumps(more)[1:-1]
 
 

@@ -1,33 +1,54 @@
 """OpenAI's event stream as it goes to the client: `data: {chunk}`, the extras on the last chunk, `data: [DONE]`.
 
 Whole events only, and what arrived in one read leaves in one write. A stream that breaks ends in one `error` event,
-without a finish reason and without `[DONE]` (the SDKs raise on it).
+without a finish reason and without `[DONE]` (the SDKs raise on it). While nothing comes, comments keep the connection
+alive.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import orjson
 
 from gw.document import Chunk
+from gw.endpoints.late import Late
+from gw.endpoints.patience import Patient, Quiet
 from gw.errors import ClientGone, GatewayError
+from gw.estimate import account, total_usage
 from gw.message import Exchange
 from gw.stream import Stream
 
 logger = logging.getLogger("gw.endpoints")
 
 DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
 _BEGIN, _BETWEEN, _END = b"data: ", b"\n\ndata: ", b"\n\n"
 # A finish reason that is not null, in compact and in spaced JSON. Inside a text its quotes would be escaped.
 _FINISHED, _FINISHED_SPACED = b'"finish_reason":"', b'"finish_reason": "'
 
 
 class EventStream:
-    """A `ByteStream` over a stream of chunks. `ended` is called once, with None for complete or what broke it."""
+    """A `ByteStream` over a stream of chunks. `ended` is called once, with None for complete or what broke it.
 
-    __slots__ = ("_ended", "_exchange", "_extras", "_finishing", "_held", "_include_usage", "_is_over", "_stream")
+    Where nothing comes for as long as `quiet` says, a comment goes out: between events, never inside one.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_exchange",
+        "_extras",
+        "_finishing",
+        "_held",
+        "_include_usage",
+        "_is_late",
+        "_is_over",
+        "_quiet",
+        "_reading",
+        "_stream",
+    )
 
     def __init__(
         self,
@@ -37,8 +58,12 @@ class EventStream:
         include_usage: bool,
         extras: Callable[[Exchange], bytes],
         ended: Callable[[BaseException | None], Awaitable[None] | None],
+        quiet: Quiet | None = None,
     ) -> None:
         self._stream = stream
+        self._quiet = quiet
+        self._reading: Patient[Sequence[Chunk]] | None = None  # a read that fell silent, and goes on
+        self._is_late = isinstance(stream, Late)  # the first comment is due: its head waits for some bytes
         self._exchange = exchange
         self._include_usage = include_usage
         self._extras = extras
@@ -48,9 +73,20 @@ class EventStream:
         self._is_over = False
 
     async def read(self) -> bytes:
+        if self._is_late:
+            self._is_late = False
+            return KEEP_ALIVE
         while not self._is_over:
             try:
-                chunks = await self._stream.read()
+                if self._quiet is None:
+                    chunks = await self._stream.read()
+                else:
+                    reading = self._reading or Patient(self._stream.read(), self._quiet)
+                    if not await reading.has_come():
+                        self._reading = reading
+                        return KEEP_ALIVE
+                    self._reading = None
+                    chunks = reading.result()
             except GatewayError as error:
                 return await self._break(error)
             except Exception as error:
@@ -92,10 +128,13 @@ class EventStream:
         self._held = None
         await self._stream.aclose()
         await self._tell(error)
-        return _BEGIN + orjson.dumps(error.body()) + _END
+        return _BEGIN + orjson.dumps(error.body() | _usage_so_far(self._exchange)) + _END
 
     async def aclose(self) -> None:
         was_over, self._is_over = self._is_over, True
+        if self._reading is not None:
+            await self._reading.give_up()
+            self._reading = None
         await self._stream.aclose()
         if not was_over:
             await self._tell(ClientGone("the client hung up in mid-stream"))
@@ -104,6 +143,16 @@ class EventStream:
         waiting = self._ended(error)
         if waiting is not None:
             await waiting
+
+
+def _usage_so_far(exchange: Exchange) -> dict[str, Any]:
+    """What a broken stream has cost in tokens, for its error event; nothing where no provider began to answer."""
+    account(exchange)
+    usage = total_usage(exchange)
+    if usage is None:
+        return {}
+    counts = {"prompt_tokens": usage.prompt, "completion_tokens": usage.completion, "total_tokens": usage.total}
+    return {"usage": counts | {"source": usage.source}}
 
 
 def _is_bare_usage(chunk: Chunk) -> bool:

@@ -40,7 +40,7 @@ class StatusPages:
         figures: Figures,
         problems: Callable[[], Sequence[str]],
     ) -> None:
-        self._backends = backends
+        self.backends = backends
         self._model_names = model_names
         self._figures = figures
         self._problems = problems
@@ -58,7 +58,7 @@ class StatusPages:
                 "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
                 "uptime_seconds": int(time.monotonic() - self._started),
                 "routing": {"processPool": self._pool(short=True), "backends": self._counts()},
-                "backends": {backend.name: _backend_state(backend) for backend in self._backends},
+                "backends": {backend.name: _backend_state(backend) for backend in self.backends},
                 "problems": list(self._problems()),
             }
         return _json(page, 503 if state == "down" else 200)
@@ -100,7 +100,7 @@ class StatusPages:
 
     def _state(self) -> str:
         """`down`: nobody can be asked; `degraded`: somebody real is cooling down, or a part of gw is impaired."""
-        ready = [backend for backend in self._backends if backend.is_ready]
+        ready = [backend for backend in self.backends if backend.is_ready]
         if not any(not backend.is_cooling for backend in ready):
             return "down"
         if self._problems() or any(backend.is_cooling for backend in ready):
@@ -113,19 +113,19 @@ class StatusPages:
             name
             for name in self._model_names()
             if (principal.models is None or name in principal.models)
-            and (principal.backends is None or name not in self._backends or name in principal.backends)
+            and (principal.backends is None or name not in self.backends or name in principal.backends)
         ]
 
     def _model(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self._created, "owned_by": "gw"}
 
     def _counts(self) -> dict[str, int]:
-        enabled = [backend for backend in self._backends if backend.enabled]
+        enabled = [backend for backend in self.backends if backend.enabled]
         tool = sum("cli_tools" in backend.capabilities for backend in enabled)
         return {"total": len(enabled), "tool": tool, "api": len(enabled) - tool}
 
     def _pool(self, *, short: bool = False) -> dict[str, Any]:
-        pools = [pool for backend in self._backends if (pool := getattr(backend.provider, "pool_status", None))]
+        pools = [pool for backend in self.backends if (pool := getattr(backend.provider, "pool_status", None))]
         figures: dict[str, Any] = dict.fromkeys(
             ("active", "queued", "maxConcurrent", "maxQueue", "totalProcessed", "totalQueued", "totalFailed"), 0
         )

@@ -110,7 +110,7 @@ class Server:
             self._timer = None
 
     def _check_deadlines(self) -> None:
-        """One timer for all: a timer per request would cost 0.8 us each, and this 0.5 ms a second for 10 000 idle."""
+        """One timer for all: a timer per request would cost 0.8 us each, and this 1.5 ms a second for 10 000 idle."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         for connection in [each for each in self._state.connections if each.deadline <= now]:

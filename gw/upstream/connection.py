@@ -11,9 +11,7 @@ if TYPE_CHECKING:
 
 
 class Keeper(Protocol):
-    """Who owns the connections: told of each one's life, and handed those that can serve again."""
-
-    def opened(self, connection: Connection, /) -> None: ...
+    """Who owns the connections: told when one is gone, and handed those that can serve again."""
 
     def closed(self, connection: Connection, /) -> None: ...
 
@@ -34,7 +32,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._keeper.opened(self)
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange

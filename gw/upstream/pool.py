@@ -149,6 +149,8 @@ class HTTPTransport:
         if self._is_closed or connection.transport.is_closing():
             connection.cut()
             raise connect_failure(ConnectionResetError(), wire, target.authority)
+        # Not before: uvloop never calls connection_lost where create_connection is cancelled in its last moment.
+        self._open.add(connection)
         return connection
 
     # --- the connections at rest --------------------------------------------------------------------------------
@@ -171,10 +173,6 @@ class HTTPTransport:
         connection.idle.append(connection)
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
-
-    def opened(self, connection: Connection) -> None:
-        """A connection was made."""
-        self._open.add(connection)
 
     def closed(self, connection: Connection) -> None:
         """A connection is gone, by whoever's will."""

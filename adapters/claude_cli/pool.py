@@ -1,0 +1,264 @@
+"""The processes of one backend: spares that are started before anybody asks, and warm ones that know a conversation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from gw.adapters.claude_cli.program import OLDEST, Program, is_too_old
+from gw.adapters.claude_cli.prompt import control
+from gw.errors import GatewayError, Unavailable
+from gw.upstream.process import Process
+
+logger = logging.getLogger("gw.claude_cli")
+
+SPARE_AGE = 600.0  # seconds after which an unused spare is replaced
+WARM_AGE = 300.0  # seconds in which the next turn of a conversation is likely to come
+MAX_TURNS = 30  # of one process: its memory grows by about two megabytes a turn
+PATIENCE = 1.0  # seconds for a process that is done to leave by itself; it takes about 0.1
+START = 30.0  # seconds for a process to start
+PAUSE = 5.0  # seconds after a spare that could not be started
+
+
+@dataclass(eq=False)
+class Worker:
+    """One process, and what it is good for."""
+
+    process: Process
+    argv: Sequence[str]
+    cwd: Path
+    since: float  # monotonic seconds: when it was started, or did its last turn
+    own_folder: Path | None = None  # made for it, and removed with it
+    turns: int = 0
+    cost: float = 0.0  # USD it has reported so far
+    has_started: asyncio.Event = field(default_factory=asyncio.Event)  # it has written something
+
+
+class Pool:
+    """Starts, keeps and ends the processes of one backend. `async with` opens and closes it."""
+
+    def __init__(
+        self, program: Program, *, min_idle: int, max_warm: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._program = program
+        self._min_idle = min_idle
+        self._max_warm = max_warm
+        self._clock = clock
+        self._spares: deque[Worker] = deque()
+        self._warm: OrderedDict[bytes, Worker] = OrderedDict()  # by what they know; the longest idle first
+        self._starting = asyncio.Semaphore(os.cpu_count() or 1)  # more at once only slow each other down
+        self._wanted = asyncio.Event()
+        self._probed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._keeper: asyncio.Task[None] | None = None
+        self._problem: str | None = None
+        self._scratch: Path | None = None
+
+    async def __aenter__(self) -> Pool:
+        self._scratch = Path(tempfile.mkdtemp(prefix="gw-claude-"))
+        for name in ("empty", "tmp"):
+            (self._scratch / name).mkdir()
+        self._keeper = asyncio.create_task(self._keep())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        for worker in [*self._spares, *self._warm.values()]:
+            self.dismiss(worker, patience=0.0)
+        self._spares.clear()
+        self._warm.clear()
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    # --- for one turn -----------------------------------------------------------------------------------------------
+
+    async def check(self) -> None:
+        """Raise Unavailable where the program cannot be used; waits until that is known."""
+        await self._probed.wait()
+        if self._problem is not None:
+            raise Unavailable(self._problem)
+
+    async def checkout(self, argv: Sequence[str], cwd: Path | None) -> Worker:
+        """A process that nobody has used: a spare where one fits, else a new one.
+
+        Without `cwd` it works in an empty folder. Raises UpstreamConnectionError where it cannot be started.
+        """
+        if cwd is None and argv == self._program.chat():
+            while self._spares:
+                worker = self._spares.popleft()
+                if worker.process.is_alive:
+                    return worker
+                self.dismiss(worker)
+        return await self._start(argv, cwd)
+
+    def warm(self, knowledge: bytes) -> Worker | None:
+        """The process that had the conversation so far, if it still lives; it is the caller's now."""
+        worker = self._warm.pop(knowledge, None)
+        if worker is not None and not worker.process.is_alive:
+            self.dismiss(worker)
+            return None
+        return worker
+
+    def keep_warm(self, worker: Worker, knowledge: bytes) -> None:
+        """Keep a process whose turn ended well for the next turn of the same conversation, if there is room."""
+        worker.turns += 1
+        worker.since = self._clock()
+        previous = self._warm.pop(knowledge, None)
+        if previous is not None:
+            self.dismiss(previous, PATIENCE)
+        if worker.turns >= MAX_TURNS or not self._max_warm or not worker.process.is_alive:
+            self.dismiss(worker, PATIENCE)
+            return
+        self._warm[knowledge] = worker
+        while len(self._warm) > self._max_warm:
+            self.dismiss(self._warm.popitem(last=False)[1], PATIENCE)
+        self._wanted.set()
+
+    def dismiss(self, worker: Worker, patience: float = 0.0) -> None:
+        """End a process, all that it started, and its folder; a replacement is started for a spare."""
+        worker.has_started.set()
+        self._wanted.set()
+        task = asyncio.create_task(self._end(worker, patience))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @staticmethod
+    async def _end(worker: Worker, patience: float) -> None:
+        try:
+            await worker.process.end(patience)
+        except Exception:  # the root of this task
+            logger.exception("process %d could not be ended", worker.process.pid)
+        if worker.own_folder is not None:
+            await asyncio.to_thread(shutil.rmtree, worker.own_folder, True)
+
+    # --- starting ---------------------------------------------------------------------------------------------------
+
+    async def _start(self, argv: Sequence[str], cwd: Path | None) -> Worker:
+        assert self._scratch is not None, "the pool is not open"
+        await self._starting.acquire()
+        own: Path | None = None
+        try:
+            if cwd is None:
+                # With tools it may write: nobody shall find what another one left.
+                own = None if argv == self._program.chat() else Path(tempfile.mkdtemp(dir=self._scratch))
+                cwd = own or self._scratch / "empty"
+            environment = self._program.environment(self._scratch / "tmp")
+            process = await Process.spawn(argv, cwd=cwd, environment=environment)
+        except BaseException:
+            self._starting.release()
+            if own is not None:
+                own.rmdir()
+            raise
+        worker = Worker(process, argv, cwd, self._clock(), own)
+        task = asyncio.create_task(self._release(worker))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return worker
+
+    async def _release(self, worker: Worker) -> None:
+        """Let the next one start once this one has, or has been given up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START):
+                await worker.has_started.wait()
+        self._starting.release()
+
+    # --- spares -----------------------------------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        """See to it that there are as many spares as there should be, one after the other, none too old."""
+        try:
+            self._problem = await self._probe()
+        except GatewayError as error:
+            self._problem = error.message
+        self._probed.set()
+        while self._problem is None:
+            self._retire()
+            pause = SPARE_AGE
+            if self._warm:
+                pause = min(pause, WARM_AGE)
+            if len(self._spares) < self._min_idle:
+                try:
+                    await self._add_spare()
+                    continue
+                except GatewayError as error:
+                    logger.warning("no spare process: %s", error.message)
+                    pause = PAUSE
+            self._wanted.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._wanted.wait()
+
+    def _retire(self) -> None:
+        now = self._clock()
+        for worker in [w for w in self._spares if now - w.since > SPARE_AGE or not w.process.is_alive]:
+            self._spares.remove(worker)
+            self.dismiss(worker)
+        for knowledge in [k for k, w in self._warm.items() if now - w.since > WARM_AGE or not w.process.is_alive]:
+            self.dismiss(self._warm.pop(knowledge))
+
+    async def _add_spare(self) -> None:
+        """One more spare. It counts when it has started: until then whoever asks is served sooner by a new one."""
+        worker = await self._start(self._program.chat(), None)
+        try:
+            # Any question makes it say that it is there, and leaves what it will be told open.
+            worker.process.write(control("gw-ready", {"subtype": "get_binary_version"}))
+            await self._hear(worker)
+        except BaseException:
+            self.dismiss(worker)
+            raise
+        self._spares.append(worker)
+
+    async def _hear(self, worker: Worker) -> None:
+        said = b""
+        try:
+            async with asyncio.timeout(START):
+                while b"\n" not in said:
+                    data = await worker.process.read()
+                    if not data:
+                        raise Unavailable(f"a spare process ended at its start: {worker.process.errors[:300]!r}")
+                    said += data
+        except TimeoutError:
+            raise Unavailable(f"a spare process said nothing for {START:g} s") from None
+        worker.has_started.set()
+
+    async def _probe(self) -> str | None:
+        """What is wrong with the program: it does not run, or it is too old to be confined."""
+        assert self._scratch is not None
+        environment = self._program.environment(self._scratch / "tmp")
+        process = await Process.spawn([self._program.path, "--version"], cwd=self._scratch, environment=environment)
+        said = b""
+        try:
+            async with asyncio.timeout(START):
+                while len(said) < 4096 and (data := await process.read()):
+                    said += data
+        except TimeoutError:
+            return f"{self._program.path} --version said nothing for {START:g} s: set command"
+        finally:
+            await process.end()
+        version = said.decode("utf-8", "replace").strip()
+        if is_too_old(version):
+            wanted = ".".join(map(str, OLDEST))
+            return f"{self._program.path} --version says {version[:100]!r}; {wanted} or newer is needed: update it"
+        return None
+
+
+def knowledge_of(*parts: object) -> bytes:
+    """What a process must know to go on with a conversation, as a key."""
+    import hashlib  # loads OpenSSL: only where a process is kept
+
+    return hashlib.sha256(orjson.dumps(parts, default=str)).digest()

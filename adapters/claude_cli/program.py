@@ -1,0 +1,121 @@
+"""The Claude program of one backend: where it is, what it is started with, and the environment it gets."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gw.environ import Environ
+from gw.errors import ConfigError
+from gw.secret import Secret
+
+OLDEST = (2, 1, 248)  # the first version that can be told that a prompt is plain text (`client_composed`)
+NO_PROGRAM = "no claude program: set command, or install one with pip install 'gw[claude-cli]'"
+
+# Streams in both directions, nothing of the folder's own settings, nobody who could be asked for permission.
+_ALWAYS = (
+    *("-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"),
+    *("--include-partial-messages", "--strict-mcp-config", "--permission-prompts", "none", "--restricted"),
+)
+_QUIET = {
+    "LANG": "C.UTF-8",
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "DISABLE_TELEMETRY": "1",
+    "DISABLE_ERROR_REPORTING": "1",
+    "DISABLE_AUTOUPDATER": "1",
+    "CLAUDE_CODE_DISABLE_FILE_MENTIONS": "1",  # an @path in somebody's prompt would be read from this machine
+    "CLAUDE_CODE_MAX_RETRIES": "1",  # the gateway retries and falls back by itself
+    "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
+}
+_OURS = frozenset({"-p", "--print", "--input-format", "--output-format", "--tools", "--resume", "--session-id"})
+_VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
+
+
+def find_program(command: str | None, environ: Mapping[str, str]) -> str | None:
+    """The program's path: `command`, else `claude` in PATH, else the one inside the `claude_agent_sdk` wheel."""
+    path = environ.get("PATH") or os.defpath
+    if command is not None:
+        return shutil.which(os.path.expanduser(command), path=path)
+    found = shutil.which("claude", path=path)
+    if found is not None:
+        return found
+    try:
+        spec = importlib.util.find_spec("claude_agent_sdk")  # finds the folder; nothing of it is imported
+    except (ImportError, ValueError):
+        return None
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        bundled = Path(folder) / "_bundled" / "claude"
+        if os.access(bundled, os.X_OK):
+            return str(bundled)
+    return None
+
+
+def is_too_old(version: str) -> bool:
+    """Whether a version is one that cannot be used safely; one that cannot be read is."""
+    found = _VERSION.match(version)
+    return found is None or tuple(map(int, found.groups())) < OLDEST
+
+
+@dataclass(frozen=True)
+class Program:
+    """What every process of one backend has in common."""
+
+    path: str
+    config_dir: Path | None  # None: the user's own, with the user's own login
+    base_url: str | None
+    key: Secret | None
+    variables: Mapping[str, str] = field(repr=False)  # the operator's own
+    arguments: Sequence[str]
+    timeout: float  # seconds, of one call of the provider's API
+    environ: Environ
+
+    def chat(self) -> list[str]:
+        """The command line of a process without tools that leaves nothing behind."""
+        bare = ["--bare"] if self.key is not None else []  # faster, but it knows no login
+        return [*self._line(), *bare, "--no-session-persistence", "--tools", ""]
+
+    def tools(self, names: Sequence[str]) -> list[str]:
+        """The command line of a process with some of Claude's own tools, confined to its working directory."""
+        return [*self._line(), "--no-session-persistence", "--tools", ",".join(names)]
+
+    def environment(self, temporary: Path) -> dict[str, str]:
+        """Built from nothing: paths, the quiet settings, what the backend's table names, and nothing else."""
+        found = {"PATH": self.environ.get("PATH") or os.defpath, "TMPDIR": str(temporary), **_QUIET}
+        found["API_TIMEOUT_MS"] = str(int(self.timeout * 1000))
+        if self.config_dir is not None:
+            found["HOME"] = found["CLAUDE_CONFIG_DIR"] = str(self.config_dir)
+        else:
+            found["HOME"] = self.environ.get("HOME") or os.path.expanduser("~")
+        if self.base_url is not None:
+            found["ANTHROPIC_BASE_URL"] = self.base_url
+        if self.key is not None:
+            found["ANTHROPIC_API_KEY"] = self.key.reveal()
+        return found | dict(self.variables)
+
+    def _line(self) -> list[str]:
+        settings = self._settings()
+        return [self.path, *_ALWAYS, *(["--settings", str(settings)] if settings else []), *self.arguments]
+
+    def _settings(self) -> Path | None:
+        """The config folder's own settings, which confinement would leave out; only where nobody else can write."""
+        if self.config_dir is None:
+            return None
+        path = self.config_dir / "settings.json"
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        is_ours = status.st_uid in (0, os.getuid()) and not status.st_mode & 0o022
+        return path if is_ours else None
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for arguments that would take the conversation out of our hands."""
+    taken = [argument for argument in arguments if argument.partition("=")[0] in _OURS]
+    if taken:
+        raise ConfigError([f"arguments: {', '.join(taken)} is set by gw; take it out"])

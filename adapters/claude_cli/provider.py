@@ -1,0 +1,246 @@
+"""Claude through its own command line program: chat, its tools on files, and conversations, each in a process."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from gw.adapters.claude_cli.confinement import Roots
+from gw.adapters.claude_cli.confinement import allowed_tools as tools_of
+from gw.adapters.claude_cli.failures import Failures
+from gw.adapters.claude_cli.lines import TurnReader
+from gw.adapters.claude_cli.pool import Pool, Worker, knowledge_of
+from gw.adapters.claude_cli.program import NO_PROGRAM, Program, check_arguments, find_program
+from gw.adapters.claude_cli.prompt import Prompt, read_chat
+from gw.adapters.claude_cli.turn import Turn
+from gw.environ import Environ
+from gw.errors import ConfigError, Unavailable
+from gw.message import Request, Response, Summary
+from gw.options import Alias
+from gw.places import Places
+from gw.secret import Secret
+from gw.shared import Shared
+
+_TOOL = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+_CHAT_PROMPT = "You are a helpful assistant."  # without one the program sends 49 kB of its own with every request
+_NAMED_NO_MODEL = frozenset({"auto", "default"})
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What one request asks of a process."""
+
+    prompt: Prompt
+    argv: list[str]
+    cwd: Path | None
+    instructions: dict[str, Any]  # of `initialize`
+    settings: dict[str, Any]  # what is not as the process was started: model, effort
+
+
+class ClaudeCLI:
+    """The Claude program as a backend; `name` is the backend's.
+
+    `command` is the program (default: `claude` in PATH, else that of the `claude_agent_sdk` wheel), `config_dir` its
+    folder with login and settings, `arguments` more of its own flags, `env` more variables. A request may use tools
+    among `allowed_tools`, in a folder inside one of `roots`. At most `max_concurrent` turns run, `queue_size` wait for
+    up to `queue_timeout` seconds, each may take `timeout` seconds. `min_idle` processes are started ahead of need, and
+    up to `max_warm` wait for the next turn of the conversation they had. `base_url` and a key make it ask another host.
+    """
+
+    key_envs: ClassVar[tuple[str, ...]] = ()
+    needs_key: ClassVar[bool] = False
+    capabilities: ClassVar[frozenset[str]] = frozenset({"cli_tools", "images", "stream"})
+    has_default_model: ClassVar[bool] = True  # asked without a model it takes the one that it was set up with
+
+    def __init__(
+        self,
+        *,
+        name: str = "claude-cli",
+        command: str | None = None,
+        config_dir: Path | None = None,
+        arguments: list[str] | None = None,
+        env: dict[str, str] | None = None,
+        allowed_tools: list[str] | None = None,
+        roots: list[Path] | None = None,
+        system_prompt: str = _CHAT_PROMPT,
+        min_idle: int = 1,
+        max_warm: int = 2,
+        max_concurrent: int = 10,
+        queue_size: Annotated[int, Alias("queueSize", "maxQueue")] = 50,
+        queue_timeout: float = 30.0,
+        timeout: float = 120.0,
+        base_url: str | None = None,
+        api_key: Secret | None = None,
+        api_key_env: str | None = None,
+        environ: Environ | None = None,
+        shared: Shared | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._allowed = ["Read", "Glob", "Grep"] if allowed_tools is None else list(allowed_tools)
+        _check(self._allowed, arguments or (), {"min_idle": min_idle, "max_warm": max_warm})
+        environ = environ or Environ()
+        key = api_key or (environ.secret(api_key_env) if api_key_env else None)
+        path = find_program(command, environ)
+        self.problem = None if path is not None else NO_PROGRAM if command is None else f"no program {command!r}"
+        self._program = Program(
+            path=path or "claude",
+            config_dir=config_dir.expanduser() if config_dir is not None else None,
+            base_url=base_url,
+            key=key,
+            variables=env or {},
+            arguments=tuple(arguments or ()),
+            timeout=timeout,
+            environ=environ,
+        )
+        self._roots = Roots([Path.cwd(), Path(tempfile.gettempdir())] if roots is None else roots)
+        self._system_prompt = system_prompt
+        self._queue_timeout = queue_timeout
+        self._timeout = timeout
+        self._clock = clock
+        self._places = Places(name, max_concurrent, queue_size, shared=shared, clock=clock)
+        self._pool = Pool(self._program, min_idle=min_idle, max_warm=max_warm, clock=clock)
+        self._failures = Failures(name, () if key is None else (key,), time.time)
+        self._name = name
+
+    async def __aenter__(self) -> ClaudeCLI:
+        if self.problem is None:
+            await self._pool.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._pool.__aexit__(*exc)
+
+    def pool_status(self) -> dict[str, int]:
+        """The figures of `/queue/status`, over all workers."""
+        return self._places.status()
+
+    async def answer(self, request: Request, /) -> Response:
+        """One turn in one process. Raises InvalidRequest before anybody waits, Unavailable where the queue is full."""
+        if self.problem is not None:
+            raise Unavailable(f'backend "{self._name}" is not ready: {self.problem}')
+        task = self._read(request)
+        await self._pool.check()
+        waited = await self._places.take(self._queue_timeout)
+        attempt = request.exchange.attempt
+        if attempt is not None:
+            attempt.queue_wait = waited
+            attempt.losses = task.prompt.losses
+        leave = partial(self._leave, self._clock())
+        try:
+            turn = await self._begin(request, task, leave)
+        except BaseException:
+            leave(False)
+            raise
+        headers = _told(task.prompt)
+        if request.is_stream:
+            return Response(turn, headers=headers, summary=turn.summary)
+        try:
+            return Response(await turn.whole(_head(request)), headers=headers, summary=turn.summary)
+        finally:
+            await turn.aclose()
+
+    # --- what is asked ----------------------------------------------------------------------------------------------
+
+    def _read(self, request: Request) -> _Task:
+        chat: Mapping[str, Any] = request.document.peek() if request.document is not None else {}
+        prompt = read_chat(chat)
+        settings = {}
+        model = request.candidate.model
+        if model != self._name and model not in _NAMED_NO_MODEL:
+            settings["model"] = model
+        if prompt.effort is not None:
+            settings["effortLevel"] = prompt.effort
+        schema = {"jsonSchema": prompt.schema} if prompt.schema is not None else {}
+        folder = chat.get("working_directory")
+        is_named = any(isinstance(tool, str) for tool in chat.get("tools") or ())
+        if not (folder or is_named or chat.get("cli_tools")):
+            instructions = {"systemPrompt": [prompt.system or self._system_prompt], **schema}
+            return _Task(prompt, self._program.chat(), None, instructions, settings)
+        tools = tools_of(chat, self._allowed)
+        cwd = self._roots.resolve(folder) if folder else None
+        context = self._roots.context(cwd) if cwd is not None else None
+        more = "\n\n".join(text for text in (prompt.system, context) if text)
+        instructions = {**({"appendSystemPrompt": more} if more else {}), **schema}
+        return _Task(prompt, self._program.tools(tools), cwd, instructions, settings)
+
+    # --- a turn -----------------------------------------------------------------------------------------------------
+
+    async def _begin(self, request: Request, task: _Task, leave: Callable[[bool], None]) -> Turn:
+        prompt = task.prompt
+        scope = (request.principal.name, task.argv, task.cwd, task.instructions, task.settings)
+        worker = self._pool.warm(knowledge_of(scope, prompt.turns[:-1])) if len(prompt.turns) > 1 else None
+        if worker is not None:
+            batches = Prompt(turns=prompt.turns[-1:]).batches()
+        else:
+            worker = await self._pool.checkout(task.argv, task.cwd)
+            controls: list[dict[str, Any]] = [{"subtype": "initialize", **task.instructions}]
+            if task.settings:
+                controls.append({"subtype": "apply_flag_settings", "settings": task.settings})
+            batches = prompt.batches(controls)
+        head = _head(request)
+        reader = TurnReader(
+            **head,
+            summary=Summary(),
+            failures=self._failures,
+            steps=len(batches) - 1,
+            is_structured=prompt.schema is not None,
+            cost_before=worker.cost,
+        )
+        ended = partial(self._ended, worker, reader, scope, prompt, leave)
+        return Turn(worker, reader, batches, failures=self._failures, timeout=self._timeout, ended=ended)
+
+    def _ended(
+        self,
+        worker: Worker,
+        reader: TurnReader,
+        scope: object,
+        prompt: Prompt,
+        leave: Callable[[bool], None],
+        is_well: bool,
+    ) -> None:
+        leave(is_well)
+        if not is_well:
+            self._pool.dismiss(worker)
+            return
+        said = {"role": "assistant", "content": [{"type": "text", "text": "".join(reader.text)}]}
+        self._pool.keep_warm(worker, knowledge_of(scope, [*prompt.turns, said]))
+
+    def _leave(self, since: float, is_well: bool) -> None:
+        self._places.leave(seconds=self._clock() - since, is_failed=not is_well)
+
+
+def _head(request: Request) -> dict[str, Any]:
+    return {
+        "id": f"chatcmpl-{request.id}",
+        "created": int(request.exchange.timestamp),
+        "model": request.candidate.answers_as,
+    }
+
+
+def _told(prompt: Prompt) -> dict[str, str]:
+    """The headers that tell what the program could not be told."""
+    found = {
+        "X-Gateway-Dropped": [loss.pointer for loss in prompt.losses if loss.kind == "dropped"],
+        "X-Gateway-Changed": [loss.pointer for loss in prompt.losses if loss.kind != "dropped"],
+    }
+    return {name: _pointers(pointers) for name, pointers in found.items() if pointers}
+
+
+def _pointers(pointers: list[str]) -> str:
+    text = ", ".join("".join(c if "!" <= c <= "~" and c != "," else "?" for c in pointer) for pointer in pointers)
+    return text if len(text) <= 2048 else f"{len(pointers)} fields"
+
+
+def _check(tools: list[str], arguments: list[str] | tuple[()], counts: dict[str, int]) -> None:
+    wrong = [name for name in tools if not _TOOL.match(name)]
+    problems = [f'allowed_tools: {name!r} is not the name of a tool such as "Read"' for name in wrong]
+    problems += [f"{name} is 0 or more, found {count}" for name, count in counts.items() if count < 0]
+    if problems:
+        raise ConfigError(problems)
+    check_arguments(arguments)

@@ -1,0 +1,87 @@
+"""The client's own deadline, `X-Gateway-Deadline-Ms`: split over attempts, and none is begun that cannot finish."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from gw.document import Chunk
+from gw.errors import InvalidRequest, UpstreamTimeout
+from gw.message import Request
+from gw.stream import Stream
+
+HEADER = "X-Gateway-Deadline-Ms"
+_DIGITS = re.compile(r"[1-9][0-9]{0,8}")
+
+T = TypeVar("T")
+
+
+class Deadline:
+    """Until when a request must be answered. It runs from the moment at which the request's head had come."""
+
+    __slots__ = ("_clock", "_ends", "milliseconds")
+
+    def __init__(self, milliseconds: int, started: float, clock: Callable[[], float]) -> None:
+        self.milliseconds = milliseconds
+        self._clock = clock
+        self._ends = started + milliseconds / 1000
+
+    @property
+    def left(self) -> float:
+        """Seconds, negative when it has passed."""
+        return self._ends - self._clock()
+
+    def share(self, attempts: int, needed: float) -> float | None:
+        """Seconds for the next of so many attempts, at least `needed` where that is left; None if it cannot finish."""
+        left = self.left
+        if left <= needed:
+            return None
+        return min(left, max(left / attempts, needed * 1.5))
+
+    def missed(self, what: str) -> UpstreamTimeout:
+        """The failure that the client is told."""
+        return UpstreamTimeout(f"the deadline of {self.milliseconds} ms ({HEADER}) {what}: allow more time")
+
+    async def within(self, seconds: float, work: Awaitable[T]) -> T:
+        """The result of `work`, or UpstreamTimeout where it takes longer; it is then cancelled."""
+        try:
+            async with asyncio.timeout(seconds) as scope:
+                return await work
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise self.missed(f"gave this attempt {seconds:.3g} s, and that was not enough") from None
+
+
+def deadline_of(request: Request, clock: Callable[[], float]) -> Deadline | None:
+    """The deadline that the client set, None without one. Raises InvalidRequest for what is no number."""
+    text = request.headers.get(HEADER)
+    if not text:
+        return None
+    if not _DIGITS.fullmatch(text):
+        raise InvalidRequest(f"{HEADER} is a whole number of milliseconds, 1 or more: found {text[:20]!r}", param=HEADER)
+    return Deadline(int(text), request.exchange.started, clock)
+
+
+class TimedStream(Stream):
+    """A stream that breaks where the client's deadline passes."""
+
+    __slots__ = ("_deadline", "_stream")
+
+    def __init__(self, stream: Stream, deadline: Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    async def read(self) -> Sequence[Chunk]:
+        try:
+            async with asyncio.timeout(max(0.0, self._deadline.left)) as scope:
+                return await self._stream.read()
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise self._deadline.missed("passed in the middle of the answer") from None
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
