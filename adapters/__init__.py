@@ -8,10 +8,6 @@ BUILT_IN = {
     "vertex-gemini": "gw.adapters.vertex_gemini:VertexGemini",
     "vertex-anthropic": "gw.adapters.vertex_anthropic:VertexAnthropic",
     "ollama": "gw.adapters.ollama:Ollama",
+    "claude-cli": "gw.adapters.claude_cli:ClaudeCLI",
     "echo": "gw.adapters.echo:Echo",
 }
-
-ANNOUNCED = {
-    "claude-cli": "the claude-cli adapter is not part of this version of gw; use another backend for now",
-}
-"""Names that a configuration may hold although nothing answers to them yet, and what its backend says instead."""

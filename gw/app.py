@@ -124,6 +124,8 @@ class App:
             takes = request.method in page.methods
             response = await self._handlers[page.operation if takes else UNKNOWN](request)
             exchange.status = response.status
+            if exchange.attempts:
+                response.headers["Server-Timing"] = server_timing(exchange, time.monotonic())
             reply = self._chat.encode(exchange, response, partial(self._end, exchange))
         except BaseException as error:
             exchange.status = ClientGone.status
@@ -172,6 +174,12 @@ class App:
             )
         handler: Callable[[Request], Awaitable[Response]] = getattr(self._pages, page.name)
         return await handler(request)
+
+
+def server_timing(exchange: Exchange, now: float) -> str:
+    """Milliseconds up to the head of the answer: in all, and of them waiting for providers (W3C Server-Timing)."""
+    waited = sum((attempt.first_content or attempt.ended or now) - attempt.started for attempt in exchange.attempts)
+    return f"total;dur={(now - exchange.started) * 1000:.2f}, upstream;dur={waited * 1000:.2f}"
 
 
 def _is_ours(layer: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
@@ -99,17 +98,6 @@ class BackendOptions:
 
 COMMON = tuple(option.name for option in options_of(BackendOptions))
 COMMON_NAMES = frozenset(name for option in options_of(BackendOptions) for name in (option.name, *option.aliases))
-
-
-def announced_options(
-    *,
-    command: str | None = None,
-    config_dir: Path | None = None,
-    allowed_tools: Sequence[str] = (),
-    roots: Sequence[Path] = (),
-    min_idle: int = 0,
-) -> None:
-    """The options of the Claude CLI's pool, so that a file that has them is judged now."""
 
 
 def _is_url(text: str) -> bool:

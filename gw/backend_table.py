@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gw.adapters import ANNOUNCED
 from gw.backend import CAPABILITIES, Timeouts
 from gw.backend_options import (
     COMMON,
     COMMON_NAMES,
     BackendOptions,
-    announced_options,
     without_user,
 )
 from gw.custom_backend import is_custom
@@ -108,13 +106,13 @@ class Reader:
             keys=keys,
             capabilities=_narrowed(factory, options),
             timeouts=options.deadlines(self.timeout),
-            problem=ANNOUNCED.get(options.adapter, problem) if factory is None else problem,
+            problem=problem,
             table=table,
         )
 
     def _factory(self, table: Mapping[str, Any], path: str) -> tuple[Any, list[str]]:
         name = table.get("adapter")
-        if not isinstance(name, str) or name in ANNOUNCED:
+        if not isinstance(name, str):
             return None, []  # a missing or wrong one is told with the other common options
         try:
             factory = find(ADAPTER, name, self.folder)
@@ -129,9 +127,7 @@ class Reader:
 
     def _own_options(self, factory: Any, table: Mapping[str, Any], path: str) -> tuple[dict[str, Any], list[str]]:
         """The adapter's keywords: its own, and those of the common options that it asks for by name."""
-        if table.get("adapter") in ANNOUNCED:
-            factory = announced_options
-        elif factory is None:
+        if factory is None:
             return {}, []
         if is_custom(factory) and not options_of(factory):
             return {}, []  # a class without keywords: `validate_config` judges its table
@@ -208,8 +204,6 @@ def _usual_variables(adapter: Any, options: BackendOptions) -> Sequence[str]:
 
 def _able(factory: Any, options: BackendOptions) -> frozenset[str]:
     """What the adapter can do at all; all of it where it does not say."""
-    if options.adapter in ANNOUNCED:
-        return frozenset(CAPABILITIES) - {"functions"}
     return frozenset(getattr(factory, "capabilities", None) or CAPABILITIES[:1] + CAPABILITIES[2:])
 
 

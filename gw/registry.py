@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gw.adapters import ANNOUNCED
 from gw.adapters import BUILT_IN as ADAPTERS_BUILT_IN
 from gw.errors import ConfigError
 from gw.middleware import BUILT_IN as MIDDLEWARE_BUILT_IN
@@ -79,7 +78,7 @@ def _entry_points(group: str) -> Any:
 
 
 def _unknown(kind: Kind, name: str) -> str:
-    known = [*names(kind), *(ANNOUNCED if kind is ADAPTER else ())]
+    known = names(kind)
     yours = '"package.module:Name" or "./file.py:Name" names one of your own'
     return f'unknown {kind.noun} "{name}"{near(name, known)} (known: {", ".join(sorted(known))}; {yours})'
 
@@ -142,7 +141,7 @@ def _told(error: BaseException, path: Path | None = None) -> str:
 
 def register_custom_backend(name: str, cls: Any) -> None:
     """Make a backend class usable as `adapter = "NAME"`. Raises ValueError for a name or a class that cannot be."""
-    if name in ADAPTERS_BUILT_IN or name in ANNOUNCED:
+    if name in ADAPTERS_BUILT_IN:
         raise ValueError(f'"{name}" is a built-in adapter; choose another name')
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
         raise ValueError(f"a backend's name has letters, digits, dots and dashes; found {name!r}")

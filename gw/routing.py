@@ -182,7 +182,7 @@ class Router:
 
     def _longest_fit(self, tokens: int) -> int:
         """How many of the configured context lengths a prompt is too long for: it decides who has room."""
-        return sum(tokens > length for length in self._lengths)
+        return sum(tokens > length for length in self._lengths) if self._lengths else 0
 
     def _plan(self, request: Request, tokens: int, model: str, asked: Wants) -> Plan:
         serving, skipped = self._serving(request, model)

@@ -40,7 +40,7 @@ class SSEDecoder:
     The cost is linear in the bytes, however small the pieces: an event is put together once, when its end is seen.
     """
 
-    __slots__ = ("_at_line_end", "_begun", "_cr", "_limit", "_parts", "_size")
+    __slots__ = ("_at_line_end", "_begun", "_cr", "_limit", "_parts", "_size", "is_inside")
 
     def __init__(self, limit: int = MAX_EVENT) -> None:
         self._parts: list[bytes] = []  # of the event that has begun, with LF line ends
@@ -49,6 +49,7 @@ class SSEDecoder:
         self._at_line_end = False  # the last part ends with LF
         self._cr = False  # the last piece ended with CR, which may be half of a CRLF
         self._begun: bytes | None = b""  # the first bytes, while they may still be a byte-order mark; then None
+        self.is_inside = False  # whether the next byte belongs to an event that has begun
 
     def feed(self, data: bytes) -> list[Event]:
         """All events that are complete with this piece. Raises EventTooLarge."""
@@ -56,6 +57,7 @@ class SSEDecoder:
             data = self._begun + data
             if len(data) < 3 and _BOM.startswith(data):
                 self._begun = data
+                self.is_inside = bool(data)
                 return []
             self._begun = None
             data = data.removeprefix(_BOM)
@@ -64,6 +66,7 @@ class SSEDecoder:
         if self._parts and data:
             if b"\n\n" not in data and not (self._at_line_end and data[0] == _LF):
                 self._keep(data)
+                self.is_inside = True
                 return []
             self._parts.append(data)
             data = b"".join(self._parts)
@@ -72,6 +75,7 @@ class SSEDecoder:
         blocks = data.split(b"\n\n")
         if rest := blocks.pop():
             self._keep(rest)
+        self.is_inside = bool(self._parts) or self._cr
         events: list[Event] = []
         for block in blocks:
             if _LF not in block and block[:6] == b"data: ":
@@ -79,11 +83,6 @@ class SSEDecoder:
             elif (event := _event(block)) is not None:
                 events.append(event)
         return events
-
-    @property
-    def is_inside(self) -> bool:
-        """Whether the next byte belongs to an event that has begun, so that it cannot be read on its own."""
-        return bool(self._parts) or self._cr or bool(self._begun)
 
     def finish(self) -> list[Event]:
         """What was still inside when the stream ended, given out as if the blank line had come."""

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -29,12 +30,14 @@ from gw.shared import ForkShared, LocalShared, Shared
 logger = logging.getLogger("gw.supervisor")
 
 RESTART_PAUSE = 1.0  # seconds between two starts of the same worker: a fault at start must not burn a core
+MAX_DESCRIPTORS = 65_536  # two for each connection, and room
 ABANDONED = 3  # exit status of a worker that was told twice to stop
 
 
 def serve(config: Config) -> int:
     """Serve until told to stop. Returns the exit status: 0 after a clean drain."""
     _set_up_logging(config)
+    _raise_descriptor_limit()
     try:
         sockets = listening_sockets(config.server.host, config.server.port, config.server.workers)
     except OSError as error:
@@ -96,6 +99,14 @@ def _set_up_logging(config: Config) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+
+
+def _raise_descriptor_limit() -> None:
+    """As many descriptors as the system allows: the usual 1,024 are fewer than the connections that gw takes."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(most, MAX_DESCRIPTORS) if most != resource.RLIM_INFINITY else MAX_DESCRIPTORS
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses more than its own limit: the old one stays
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _run_worker(

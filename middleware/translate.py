@@ -17,6 +17,7 @@ from gw.backend import Backend
 from gw.document import Chunk, Completion
 from gw.errors import ClientGone, InvalidRequest, Unavailable, UpstreamError, UpstreamProtocolError
 from gw.message import Attempt, Candidate, Loss, Request, Response, Summary
+from gw.places import Places
 from gw.stream import Stream, begun
 
 logger = logging.getLogger("gw.translate")
@@ -37,6 +38,8 @@ class Translate:
         candidate = request.candidate
         attempt = Attempt(candidate.backend.name, candidate.model, self._clock())
         request.exchange.attempts.append(attempt)
+        if candidate.backend.places is not None:
+            await _enter(candidate.backend.places, attempt, self._clock)
         trial = _Trial(candidate.backend, attempt, self._clock)
         try:
             if candidate.backend.provider is not None:
@@ -73,6 +76,7 @@ class Translate:
             try:
                 return await self._send(ready, adapter.open(ready), attempt, call_next)
             except UpstreamError as error:
+                candidate.backend.judge_key(ready.candidate.key, error)
                 # A token may be revoked before it expires: one fresh one is asked for, once.
                 if is_last or error.fault != "dead_key" or forget is None:
                     raise
@@ -96,6 +100,14 @@ class Translate:
             response.headers["X-Gateway-Changed"] = _pointers(codec.losses, "changed", "emulated")
             response.headers = {name: value for name, value in response.headers.items() if value}
         return response
+
+
+async def _enter(places: Places, attempt: Attempt, clock: Callable[[], float]) -> None:
+    try:
+        attempt.queue_wait = await places.enter()
+    except BaseException as error:
+        attempt.ended, attempt.error = clock(), error
+        raise
 
 
 async def _read_whole(wire: WireRequest, backend: Backend, codec: Codec, reply: WireResponse) -> Completion:
@@ -160,6 +172,8 @@ class _Trial:
             return
         self._ended = True
         self._backend.health.in_flight -= 1
+        if self._backend.places is not None:
+            self._backend.places.leave()
         self._attempt.ended = self._clock()
         self._attempt.error = error
         _price(self._backend, self._attempt)
@@ -176,15 +190,18 @@ def _price(backend: Backend, attempt: Attempt) -> None:
 class _CodecStream(Stream):
     """A provider's bytes, read through its codec."""
 
-    __slots__ = ("_backend", "_body", "_codec", "_done")
+    __slots__ = ("_backend", "_body", "_codec", "_done", "_has_begun")
 
     def __init__(self, backend: Backend, codec: Codec, body: WireBody) -> None:
         self._backend = backend
         self._codec = codec
         self._body = body
         self._done = False
+        self._has_begun = False
 
     async def read(self) -> Sequence[Chunk]:
+        if self._has_begun:
+            self._body.commit()  # `idle` counts from here on, and no keep-alive of the provider resets it
         while not self._done:
             data = await self._body.read()
             try:
@@ -202,6 +219,7 @@ class _CodecStream(Stream):
         return ()
 
     def commit(self) -> None:
+        self._has_begun = True
         self._body.commit()
 
     async def aclose(self) -> None:

@@ -198,10 +198,10 @@ def test_what_is_no_middleware_is_told_where_it_is_named(tmp_path: Path, use: st
 
 
 def test_an_option_that_has_no_effect_is_a_warning(tmp_path: Path) -> None:
-    text = '[backends.x]\nadapter = "ollama"\nmax_concurrent = 5\nqueue_size = 5\n[sessions]\nttl_hours = 1\n'
+    text = '[backends.x]\nadapter = "ollama"\nqueue_size = 5\n[sessions]\nttl_hours = 1\n'
     assert config_of(tmp_path, text).warnings == (
         "sessions: no effect in this version of gw: every request stands for itself",
-        "backends.x: max_concurrent, queue_size: no effect on ollama in this version of gw",
+        "backends.x: queue_size: no effect without max_concurrent",
     )
 
 

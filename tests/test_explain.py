@@ -77,12 +77,11 @@ def test_a_file_is_explained_candidate_by_candidate(tmp_path: Path, capsys: pyte
 
 
 def test_a_curl_command_is_understood(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    curl = (
-        f"curl -X POST http://localhost:3456/v1/a/chat/completions -H 'X-Team: red' -d '{orjson.dumps(BODY).decode()}'"
-    )
+    body = orjson.dumps(BODY).decode()
+    curl = f"curl -X POST http://localhost:3456/v1/a/chat/completions -H 'Content-Type: application/json' -d '{body}'"
     status, text = explain(tmp_path, capsys, curl)
     assert status == 0
-    assert "1. a (openai, gpt-4): named by the client" in text
+    assert "1. a (openai, gpt-4o): named by the client" in text
 
 
 def test_json_is_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

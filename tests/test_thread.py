@@ -175,6 +175,16 @@ def test_an_unknown_backend_is_a_404(gw: Running, tmp_path: Path) -> None:
     assert caught.value.code == "backend_not_found"
 
 
+def test_the_head_tells_who_answered_and_how_long_it_took(gw: Running, tmp_path: Path) -> None:
+    client = start(gw, tmp_path, answers(body(completion())))
+    response = client.chat.completions.with_raw_response.create(model="gpt-4", messages=HI)
+    headers = response.headers
+    assert (headers["x-gateway-backend"], headers["x-gateway-degraded"]) == ("a", "false")
+    assert headers["x-gateway-attempts"] == "1"
+    timing = dict(entry.split(";dur=") for entry in headers["server-timing"].split(", "))
+    assert 0 < float(timing["upstream"]) <= float(timing["total"])
+
+
 def test_the_sdks_own_timeout_cancels_the_provider(gw: Running, tmp_path: Path) -> None:
     async def silent(asked: Asked, writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()

@@ -296,9 +296,9 @@ def test_a_flood_without_content_does_not_outlast_the_deadline() -> None:
         await asyncio.sleep(0)
         connection.data_received(b"2\r\n:\n\r\n")  # always something in the moment of the tick
         exchange.expire()
+        assert socket.did == ["write", "abort"]
         assert await reading == b":\n"
         with pytest.raises(UpstreamTimeout):
             await exchange.read()
-        assert socket.did == ["write", "abort"]
 
     asyncio.run(main())

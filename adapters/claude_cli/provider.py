@@ -15,6 +15,7 @@ from gw.adapters.claude_cli.confinement import Roots
 from gw.adapters.claude_cli.confinement import allowed_tools as tools_of
 from gw.adapters.claude_cli.failures import Failures
 from gw.adapters.claude_cli.lines import TurnReader
+from gw.adapters.claude_cli.places import Places
 from gw.adapters.claude_cli.pool import Pool, Worker, knowledge_of
 from gw.adapters.claude_cli.program import NO_PROGRAM, Program, check_arguments, find_program
 from gw.adapters.claude_cli.prompt import Prompt, read_chat
@@ -23,7 +24,6 @@ from gw.environ import Environ
 from gw.errors import ConfigError, Unavailable
 from gw.message import Request, Response, Summary
 from gw.options import Alias
-from gw.places import Places
 from gw.secret import Secret
 from gw.shared import Shared
 
@@ -56,7 +56,6 @@ class ClaudeCLI:
     key_envs: ClassVar[tuple[str, ...]] = ()
     needs_key: ClassVar[bool] = False
     capabilities: ClassVar[frozenset[str]] = frozenset({"cli_tools", "images", "stream"})
-    has_default_model: ClassVar[bool] = True  # asked without a model it takes the one that it was set up with
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class Template:
         "_padded",
         "_rest",
         "_size",
+        "_stop",
         "_tail",
         "characters",
         "end",
@@ -56,6 +57,7 @@ class Template:
             before, self._out_rest = _around_padding(out[-1])
             self._out = [*out[:-1], before]
         self._last = self._rest or b'"' + self._tail  # how every event ends
+        self._stop = -len(self._last)
         self._between = self._last + self._head
 
     def fill_all(self, data: bytes) -> list[bytes] | None:
@@ -65,7 +67,7 @@ class Template:
         """
         if not data.startswith(self._head) or not data.endswith(self._last):
             return None
-        texts = data[self._size : -len(self._last)].split(self._between)
+        texts = data[self._size : self._stop].split(self._between)
         paddings: list[bytes] = []
         if self._padded:
             ends = b'"' + self._tail
@@ -89,9 +91,6 @@ class Template:
             return [
                 b"".join((text.join(self._out), padding, rest)) for text, padding in zip(texts, paddings, strict=True)
             ]
-        if len(self._out) == 2:
-            before, after = self._out
-            return [before + text + after for text in texts]
         return [text.join(self._out) for text in texts]
 
     def fill(self, data: bytes, start: int) -> bytes | None:

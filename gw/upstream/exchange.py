@@ -102,8 +102,6 @@ class Exchange:
             if self.is_whole:
                 self._release()
                 return b""
-            if self._is_committed:
-                self.deadline = self._ticker.clock() + self._wire.timeouts.idle
             await self.wait()
         pieces = self._pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -114,8 +112,10 @@ class Exchange:
         return data
 
     def commit(self) -> None:
-        """The first content of a stream has been seen: from here on `idle` rules."""
-        self._is_committed = self._wire.stream
+        """Content of a stream has been seen: the next has to come within `idle`."""
+        if self._wire.stream:
+            self._is_committed = True
+            self.deadline = self._ticker.clock() + self._wire.timeouts.idle
 
     async def aclose(self) -> None:
         """Free the connection: kept if the whole answer has arrived and nothing trails, else cut. Never raises."""

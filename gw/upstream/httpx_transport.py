@@ -186,7 +186,7 @@ class _Body:
         """What httpx reads next; None at the complete end."""
         if self._pieces is None:
             self._pieces = cast("AsyncGenerator[bytes, None]", self._response.aiter_raw())
-        left = self._wire.timeouts.idle if self._is_committed else self._deadline - self._clock()
+        left = self._deadline - self._clock()
         try:
             async with asyncio.timeout(left):
                 return await anext(self._pieces, None)
@@ -196,8 +196,10 @@ class _Body:
             raise _told(error, self._wire, self._authority, has_begun=True) from error
 
     def commit(self) -> None:
-        """The first content of a stream has been seen: from here on `idle` rules."""
-        self._is_committed = self._wire.stream
+        """Content of a stream has been seen: the next has to come within `idle`."""
+        if self._wire.stream:
+            self._is_committed = True
+            self._deadline = self._clock() + self._wire.timeouts.idle
 
     async def aclose(self) -> None:
         """Close the connection. Never raises."""
