@@ -15,6 +15,7 @@ from gw.errors import ConfigError, UpstreamError
 from gw.message import Request
 from gw.models import Catalogue, Model
 from gw.oauth import google_tokens
+from gw.remote_media import Fetch, MediaFetcher
 from gw.secret import Secret
 from gw.signatures import SHARED, SignatureStore
 
@@ -28,7 +29,8 @@ class VertexAnthropic(Anthropic):
     token comes from `credentials` (the JSON key of a service account; needs `gw[vertex]`), `token_env` (a variable that
     somebody keeps fresh) or `token_command` (a list, run without a shell); without any from
     GOOGLE_APPLICATION_CREDENTIALS, or from the backend's own key, taken as a bearer token. The rest is as for
-    `anthropic`; structured answers are emulated but for the models that the catalogue says take them here.
+    `anthropic`; structured answers are emulated but for the models that the catalogue says take them here. `fetch` says
+    which images and files the gateway may fetch (`gw.remote_media.Fetch`): Claude follows no addresses here.
     """
 
     key_envs: ClassVar[tuple[str, ...]] = ()
@@ -49,6 +51,7 @@ class VertexAnthropic(Anthropic):
         betas: list[str] | None = None,
         max_tokens: int | None = None,
         flags: dict[str, Any] | None = None,
+        fetch: Fetch | None = None,
         catalogue: Catalogue | None = None,
         signatures: SignatureStore = SHARED,
     ) -> None:
@@ -66,6 +69,7 @@ class VertexAnthropic(Anthropic):
         place = f"projects/{quote(project, safe='')}/locations/{quote(location, safe='')}"
         self._path = f"{self.base_url}/{place}/publishers/anthropic/models"
         self._tokens = google_tokens(credentials, token_env, token_command)
+        self.fetcher = None if fetch is None else MediaFetcher(fetch)
 
     @property
     def problem(self) -> str | None:
@@ -73,7 +77,12 @@ class VertexAnthropic(Anthropic):
         return None if self._tokens is None else self._tokens.problem
 
     async def prepare(self, request: Request) -> Request:
-        """The request with an access token as its candidate's key. Raises UpstreamError where none is to be had."""
+        """The request with an access token as its candidate's key, and with what `fetch` allows inside it.
+
+        Raises UpstreamError where no token is to be had, InvalidRequest where an address cannot be fetched.
+        """
+        if self.fetcher is not None:
+            request = await self.fetcher.inline(request)
         if self._tokens is not None:
             key: Secret | None = await self._tokens.token()
             return request.replace(candidates=(request.candidate._replace(key=key), *request.candidates[1:]))

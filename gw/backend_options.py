@@ -12,6 +12,7 @@ from gw.backend import Price, Timeouts
 from gw.errors import ConfigError
 from gw.options import Alias, options_of
 from gw.secret import Secret
+from gw.upstream.head import RESERVED_HEADERS
 
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110 5.1
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")  # RFC 9110 5.5, as latin-1
@@ -72,6 +73,8 @@ class BackendOptions:
         for header, text in self.headers.items():
             if not _FIELD_NAME.match(header):
                 problems.append(f"headers: {header!r} is not a header's name")
+            elif header.lower() in RESERVED_HEADERS:
+                problems.append(f"headers: {header} is the transport's own: take it out")
             elif not _FIELD_VALUE.match(text):
                 problems.append(f"headers: the value of {header} holds characters that no header may have")
         for name, url in (("base_url", self.base_url), ("proxy", self.proxy)):

@@ -36,25 +36,49 @@ async def first_content(
     field to the other; the error of the first is raised where both fail. The loser is cancelled, and its attempt says
     so; the winner's becomes the last of the exchange.
     """
-    tasks = [asyncio.ensure_future(first)]
+    one = asyncio.ensure_future(first)
+    tasks = [one]
+    winner: asyncio.Future[Response] | None = None
     try:
-        done, _ = await asyncio.wait(tasks, timeout=delay)
+        done, pending = await asyncio.wait(tasks, timeout=delay)
         if not done and (other := second()) is not None:
             tasks.append(asyncio.ensure_future(other))
-        waiting = set(tasks)
-        while waiting:
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in tasks:
-                if task in done and task.exception() is None:
-                    tasks.remove(task)
-                    response = task.result()
-                    had_rival = bool(tasks)
-                    await _give_up(tasks)
-                    if had_rival:
-                        _put_last(response, exchange)
-                    return response, task is not None and _is_second(task, first_task=None if had_rival else task)
-        await tasks[0]
-        raise AssertionError("unreachable")
-    except BaseException:
-        await _give_up(tasks)
-        raise
+            pending = set(tasks)
+        while True:
+            winner = next((task for task in tasks if task.done() and not _has_failed(task)), None)
+            if winner is not None or not pending:
+                break
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _give_up([task for task in tasks if task is not winner], exchange)
+    response = (winner or one).result()
+    _put_last(response, exchange)
+    return response, winner is not one
+
+
+def _has_failed(task: asyncio.Future[Response]) -> bool:
+    return task.cancelled() or task.exception() is not None
+
+
+async def _give_up(tasks: Sequence[asyncio.Future[Response]], exchange: Exchange) -> None:
+    losers = [task for task in tasks if not task.done()]
+    for task in losers:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        if not _has_failed(task):  # it came in the same moment
+            await task.result().aclose()
+    if losers:
+        for attempt in exchange.attempts:
+            if isinstance(attempt.error, asyncio.CancelledError):
+                attempt.error = Overtaken("another backend was faster")
+
+
+def _put_last(response: Response, exchange: Exchange) -> None:
+    """The last attempt of an exchange is the one that answered."""
+    attempts = exchange.attempts
+    for attempt in attempts:
+        if attempt.summary is response.summary:
+            attempts.remove(attempt)
+            attempts.append(attempt)
+            return

@@ -70,18 +70,26 @@ def _from_resets(headers: Headers, now: float | None) -> float | None:
         left = headers.get(name.decode("latin-1").replace("reset", "remaining"))
         if left.strip() not in ("", "0"):
             continue
-        text = value.decode("latin-1").strip()
-        seconds = duration(text)
-        if seconds is None and "T" in text:
-            try:
-                seconds = datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() - _now(headers, now)
-            except ValueError:
-                continue
-        elif seconds is not None and seconds > 1e9:  # a moment, in seconds or in milliseconds since 1970
-            seconds = (seconds / 1000 if seconds > 1e11 else seconds) - _now(headers, now)
+        seconds = until_reset(value.decode("latin-1").strip(), headers, now)
         if seconds is not None:
             longest = seconds if longest is None else max(longest, seconds)
     return longest
+
+
+def until_reset(text: str, headers: Headers, now: float | None = None) -> float | None:
+    """Seconds until a rate limit's reset, told as a duration or as a moment; None where it is neither.
+
+    `now` is Unix seconds, for headers without a Date.
+    """
+    seconds = duration(text)
+    if seconds is None and "T" in text:
+        try:
+            return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() - _now(headers, now)
+        except ValueError:
+            return None
+    if seconds is not None and seconds > 1e9:  # since 1970, in seconds or in milliseconds
+        seconds = (seconds / 1000 if seconds > 1e11 else seconds) - _now(headers, now)
+    return seconds
 
 
 def _date(value: str) -> float | None:

@@ -65,7 +65,7 @@ def _url_source(url: str, pointer: str, plan: Plan) -> dict[str, Any]:
     if url[:3].lower() == "gs:":
         raise plan.cannot(pointer, "read gs:// addresses: send a data URI")
     if not plan.fetches_urls:
-        raise plan.cannot(pointer, "fetch addresses: send a data URI, or let the gateway fetch for it")
+        raise plan.cannot(pointer, "fetch addresses: send a data URI, or let the gateway fetch it (the option fetch)")
     return {"type": "url", "url": url}
 
 

@@ -104,7 +104,7 @@ class ClaudeCLI:
         self._clock = clock
         self._places = Places(name, max_concurrent, queue_size, shared=shared, clock=clock)
         self._pool = Pool(self._program, min_idle=min_idle, max_warm=max_warm, clock=clock)
-        self._failures = Failures(name, () if key is None else (key,), time.time)
+        self._failures = Failures(name, [*([key] if key else []), *_secrets_in(env or {})], time.time)
         self._name = name
 
     async def __aenter__(self) -> ClaudeCLI:
@@ -212,6 +212,10 @@ class ClaudeCLI:
 
     def _leave(self, since: float, is_well: bool) -> None:
         self._places.leave(seconds=self._clock() - since, is_failed=not is_well)
+
+
+def _secrets_in(variables: Mapping[str, str]) -> list[Secret]:
+    return [Secret(value) for name, value in variables.items() if name.endswith(("_KEY", "_TOKEN")) and value]
 
 
 def _head(request: Request) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from gw.message import Request
 from gw.models import Catalogue, Model
 from gw.models import catalogue as shipped
 from gw.secret import Secret
+from gw.remote_media import Fetch, MediaFetcher
 from gw.signatures import SHARED, SignatureStore
 
 __all__ = ["Gemini", "GeminiCodec", "verb"]
@@ -55,6 +56,7 @@ class Gemini:
         headers: dict[str, str] | None = None,
         safety: dict[str, str] | None = None,
         flags: dict[str, Any] | None = None,
+        fetch: Fetch | None = None,
         catalogue: Catalogue | None = None,
         signatures: SignatureStore = SHARED,
     ) -> None:
@@ -66,10 +68,15 @@ class Gemini:
         self._catalogue = shipped() if catalogue is None else catalogue
         self._signatures = signatures
         self._traits: dict[str, Traits] = {}
+        self.fetcher = None if fetch is None else MediaFetcher(fetch)
         try:
             Model("").changed(self._flags)
         except ValueError as error:
             raise ConfigError([f"flags.{error}"]) from None
+
+    async def prepare(self, request: Request) -> Request:
+        """The request with the images and files inside it that `fetch` allows and Gemini does not follow itself."""
+        return request if self.fetcher is None else await self.fetcher.inline(request, self.takes_uri)
 
     def open(self, request: Request, /) -> GeminiCodec:
         """Translate a request for its candidate. Raises InvalidRequest for what Gemini cannot do."""

@@ -47,6 +47,8 @@ class GeminiCodec:
         self._request = request
         self._names = draft.names
         self._keep = keep
+        key = request.candidate.key
+        self._secrets = () if key is None else (key,)
         self._is_deprecated = is_deprecated  # the client reads `function_call`
         self._is_grounded = is_grounded  # citations may come, whose places need the whole text
         self._id = f"chatcmpl-{request.id}"
@@ -61,6 +63,11 @@ class GeminiCodec:
         self._error: GatewayError | None = None  # to be raised once what came before it is given out
 
     # --- whole ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing that may still come of the stream matters: an error waits. Gemini marks no end."""
+        return self._error is not None
 
     def complete(self, content: bytes) -> Completion:
         """See `gw.adapter.Codec`."""
@@ -166,7 +173,7 @@ class GeminiCodec:
         if not self._candidates and self._block is not None:
             chunks += self._blocked_chunks()
         elif not self._candidates:
-            raise self._protocol(f"ended without an answer: {quote(self._head)}")
+            raise self._protocol(f"ended without an answer: {quote(self._head, self._secrets)}")
         elif any(candidate.finish is None for candidate in self._candidates.values()):
             raise self._protocol("was cut short: no finish reason came")
         for candidate in self._candidates.values():
@@ -322,9 +329,8 @@ class GeminiCodec:
 
     def fail(self, status: int, headers: Headers, content: bytes) -> UpstreamError:
         """See `gw.adapter.Codec`."""
-        key, now = self._request.candidate.key, self._request.exchange.timestamp
-        secrets = () if key is None else (key,)
-        return from_answer(status, headers, content, backend=self.wire.backend, secrets=secrets, now=now)
+        now = self._request.exchange.timestamp
+        return from_answer(status, headers, content, backend=self.wire.backend, secrets=self._secrets, now=now)
 
     def _parse(self, content: bytes) -> Any:
         try:
@@ -333,10 +339,10 @@ class GeminiCodec:
             raise self._garbage(content) from None
 
     def _told(self, value: Any) -> UpstreamError:
-        return from_object(value, backend=self.wire.backend)
+        return from_object(value, backend=self.wire.backend, secrets=self._secrets)
 
     def _garbage(self, content: bytes) -> UpstreamProtocolError:
-        return self._protocol(f"sent what is no answer of its API: {quote(content)}")
+        return self._protocol(f"sent what is no answer of its API: {quote(content, self._secrets)}")
 
     def _protocol(self, what: str) -> UpstreamProtocolError:
         return UpstreamProtocolError(f'the answer of backend "{self.wire.backend}" {what}')

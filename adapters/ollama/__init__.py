@@ -15,6 +15,7 @@ from gw.adapters.ollama.codec import OllamaCodec
 from gw.adapters.ollama.request import encode_request
 from gw.chat_parts import is_deprecated, with_tools
 from gw.message import Loss, Request
+from gw.remote_media import Fetch, MediaFetcher
 
 __all__ = ["Ollama", "OllamaCodec"]
 
@@ -41,12 +42,18 @@ class Ollama:
         headers: dict[str, str] | None = None,
         options: dict[str, Any] | None = None,
         keep_alive: str | None = None,
+        fetch: Fetch | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         own = {"content-type": "application/json"}
         self._headers = [*(own | {name.lower(): value for name, value in (headers or {}).items()}).items()]
         self._options = dict(options or {})
         self._keep_alive = keep_alive
+        self.fetcher = None if fetch is None else MediaFetcher(fetch)
+
+    async def prepare(self, request: Request) -> Request:
+        """The request with the images inside it that `fetch` allows."""
+        return request if self.fetcher is None else await self.fetcher.inline(request)
 
     def open(self, request: Request, /) -> OllamaCodec:
         """Translate a request for its candidate. Raises InvalidRequest for what Ollama cannot do."""

@@ -29,6 +29,8 @@ class OllamaCodec:
         self.losses = losses
         self.summary = Summary()
         self._request = request
+        key = request.candidate.key
+        self._secrets = () if key is None else (key,)
         self._is_deprecated = is_deprecated  # the client reads `function_call`
         self._id = f"chatcmpl-{request.id}"
         self._created = int(request.exchange.timestamp)
@@ -41,6 +43,11 @@ class OllamaCodec:
         self._error: GatewayError | None = None  # to be raised once what came before it is given out
 
     # --- whole ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing that may still come of the stream matters: a line said done, or an error waits."""
+        return self._last is not None or self._error is not None
 
     def complete(self, content: bytes) -> Completion:
         """See `gw.adapter.Codec`."""
@@ -92,7 +99,11 @@ class OllamaCodec:
         if self._error is not None:
             raise self._error
         if self._last is None:
-            what = "was cut short: no line says done" if self._has_begun else f"is empty: {quote(self._head)}"
+            what = (
+                "was cut short: no line says done"
+                if self._has_begun
+                else f"is empty: {quote(self._head, self._secrets)}"
+            )
             raise self._protocol(what)
         reason = self._finish(self._last)
         choice = {"index": 0, "delta": {}, "finish_reason": reason}
@@ -158,7 +169,7 @@ class OllamaCodec:
         if not isinstance(value, dict):
             raise self._garbage(raw)
         if value.get("error"):
-            raise from_object(value, backend=self.wire.backend)
+            raise from_object(value, backend=self.wire.backend, secrets=self._secrets)
 
     def _read(self, value: Mapping[str, Any]) -> Delta:
         """The message of an answer or a line as a delta, without a role; empty where it holds nothing."""
@@ -230,13 +241,12 @@ class OllamaCodec:
 
     def fail(self, status: int, headers: Headers, content: bytes) -> UpstreamError:
         """See `gw.adapter.Codec`."""
-        key = self._request.candidate.key
         return from_answer(
             status,
             headers,
             content,
             backend=self.wire.backend,
-            secrets=() if key is None else (key,),
+            secrets=self._secrets,
             now=self._request.exchange.timestamp,
         )
 
@@ -247,7 +257,7 @@ class OllamaCodec:
             raise self._garbage(content) from None
 
     def _garbage(self, content: bytes) -> UpstreamProtocolError:
-        return self._protocol(f"is none of its API: {quote(content)}")
+        return self._protocol(f"is none of its API: {quote(content, self._secrets)}")
 
     def _protocol(self, what: str) -> UpstreamProtocolError:
         return UpstreamProtocolError(f'the answer of backend "{self.wire.backend}" {what}')

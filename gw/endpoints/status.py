@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
+from functools import cache
 from typing import Any, Protocol
 from urllib.parse import unquote
 
@@ -53,7 +53,7 @@ class StatusPages:
         page: dict[str, Any] = {"status": state}
         if not request.exchange.attributes.get("gw.public"):
             page |= {
-                "version": version("gw"),
+                "version": _version(),
                 "backend": "intelligent-gateway",
                 "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
                 "uptime_seconds": int(time.monotonic() - self._started),
@@ -137,6 +137,13 @@ class StatusPages:
         if short:
             return {name: figures[name] for name in ("active", "queued", "maxConcurrent", "utilization")}
         return figures
+
+
+@cache
+def _version() -> str:
+    from importlib.metadata import version  # brings the email package along: not for a gateway that starts
+
+    return version("gw")
 
 
 def _backend_state(backend: Backend) -> dict[str, Any]:
