@@ -41,7 +41,7 @@ class WireBody(Protocol):
         """
 
     def commit(self) -> None:
-        """Content has been seen, and more of it is about to be read: `idle` counts from now, for as many reads as it takes."""
+        """Content has been seen, and more of it is about to be read: `idle` counts from now."""
 
     async def aclose(self) -> None:
         """Free the connection: kept for reuse if the end was read and nothing trails, else closed. Never raises."""

@@ -61,7 +61,7 @@ def deadline_of(request: Request, clock: Callable[[], float]) -> Deadline | None
     if not text:
         return None
     if not _DIGITS.fullmatch(text):
-        raise InvalidRequest(f"{HEADER} is a whole number of milliseconds, 1 or more: found {text[:20]!r}", param=HEADER)
+        raise InvalidRequest(f"{HEADER} is milliseconds, a whole number from 1 on: found {text[:20]!r}", param=HEADER)
     return Deadline(int(text), request.exchange.started, clock)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from gw.backend import Backends
@@ -20,18 +21,42 @@ def account(exchange: Exchange, backends: Backends | None = None) -> None:
     """
     for attempt in exchange.attempts:
         summary = attempt.summary
-        if summary.usage is None and _is_spent(attempt) and (chat := _chat(exchange)) is not None:
-            characters = summary.output_characters
-            if not characters and attempt is exchange.attempt:
-                characters = sum(len(text_of(message)) for message in messages_of(exchange.response))
-            summary.usage = Usage(
-                prompt=_prompt_tokens(chat), completion=math.ceil(characters / CHARACTERS_PER_TOKEN), source="estimated"
-            )
+        if attempt.error is not None and summary.finish_reason is None:
+            _forget_half_told(attempt)
+        if (summary.usage is None or summary.usage.source == "partial") and _is_spent(attempt):
+            summary.usage = _estimated(exchange, attempt)
         backend = backends.get(attempt.backend) if backends is not None else None
         if summary.cost_usd is None and summary.usage is not None and backend is not None:
             priced = backend.cost_of(summary.usage, attempt.model)
             if priced is not None:
                 summary.cost_usd, summary.cost_source = priced
+
+
+def _forget_half_told(attempt: Attempt) -> None:
+    """What a provider said of its tokens before it broke off (Anthropic: with the first event) is not what was used."""
+    summary = attempt.summary
+    usage = summary.usage
+    if usage is None or usage.source != "reported":
+        return
+    usage.source = "partial"
+    if summary.cost_source != "reported":
+        summary.cost_usd = summary.cost_source = None
+    if not _is_spent(attempt):
+        summary.usage = None
+
+
+def _estimated(exchange: Exchange, attempt: Attempt) -> Usage | None:
+    summary, told = attempt.summary, attempt.summary.usage
+    chat = _chat(exchange)
+    if chat is None:
+        return told
+    characters = summary.output_characters
+    if not characters and attempt is exchange.attempt:
+        characters = sum(len(text_of(message)) for message in messages_of(exchange.response))
+    completion = math.ceil(characters / CHARACTERS_PER_TOKEN)
+    if told is None:
+        return Usage(prompt=_prompt_tokens(chat), completion=completion, source="estimated")
+    return replace(told, completion=max(told.completion, completion), source="estimated")
 
 
 def total_usage(exchange: Exchange) -> Usage | None:

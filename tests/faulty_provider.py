@@ -11,6 +11,7 @@ import gzip
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -501,7 +502,7 @@ class FaultyProvider:
     def gaps(self, model: str) -> Sequence[float]:
         """Seconds between the attempts at one model."""
         times = self.times[model]
-        return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        return [later - earlier for earlier, later in pairwise(times)]
 
     async def _play(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
         exchange = Exchange(asked, writer)

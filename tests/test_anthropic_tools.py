@@ -194,7 +194,7 @@ def test_deprecated_functions_travel_as_tools_and_come_back_as_they_were() -> No
     }
     body = body_of(given)
     assert body["tools"][0]["name"] == "a"
-    assert body["tool_choice"] == {"type": "tool", "name": "a"}
+    assert body["tool_choice"] == {"type": "tool", "name": "a", "disable_parallel_tool_use": True}
     assert body["messages"][1]["content"][0]["id"] == body["messages"][2]["content"][0]["tool_use_id"]
     codec = codec_of(given)
     choice = whole(codec, [{"type": "tool_use", "id": "t", "name": "a", "input": {"x": 1}}], "tool_use")

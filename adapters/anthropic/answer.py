@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from gw.adapters.anthropic.plan import Plan
-from gw.adapters.anthropic.thinking import as_details
+from gw.adapters.anthropic.thinking import Signed, as_details
 from gw.chat_parts import as_function_call
 from gw.message import Summary, Usage
 
@@ -129,7 +129,7 @@ class WholeAnswer:
         self.details: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
         self.calls: list[dict[str, Any]] = []
-        self.signed: list[dict[str, Any]] = []
+        self.signed: Signed = []
 
     def read(self, message: Mapping[str, Any], summary: Summary) -> dict[str, Any]:
         """The one choice of the completion; fills the summary, its usage only where Claude told it."""
@@ -160,6 +160,8 @@ class WholeAnswer:
         kind = block.get("type")
         if kind == "text":
             text = block.get("text") or ""
+            if text and self.signed:
+                self.signed.append("text")
             start = sum(map(len, self.text))
             self.text.append(text)
             self.annotations += annotations_of(block.get("citations") or (), start, start + len(text))
@@ -169,6 +171,8 @@ class WholeAnswer:
             if name == self._plan.answer_tool:
                 self.text.append(answer_text(arguments, self._plan))
             else:
+                if self.signed:
+                    self.signed.append("tool_use")
                 self.calls.append(call_of(name, block.get("id") or "", arguments, self._plan))
         elif kind == "thinking" or kind == "redacted_thinking":
             self.signed.append(dict(block))

@@ -7,7 +7,7 @@ from typing import Any
 
 from gw.adapters.anthropic.content import blocks_of
 from gw.adapters.anthropic.plan import Plan, is_blank
-from gw.adapters.anthropic.thinking import signed_blocks
+from gw.adapters.anthropic.thinking import arranged, signed_blocks
 from gw.chat_parts import arguments_of, check_tool_results, parts_of, refusal, safe_tool_id
 
 # What each role's message may hold and is carried over, or says nothing that could be lost.
@@ -132,13 +132,12 @@ class Conversation:
         plan = self.plan
         pointer = f"/messages/{index}"
         calls = message.get("tool_calls") or ()
-        blocks = signed_blocks(message, pointer, plan)
+        signed = signed_blocks(message, pointer, plan)
         if calls:
             # A person's text begins a new turn, and Claude forgets the thinking before it; results go on with the old.
-            self.is_loop_unsigned = not blocks or (self._is_in_loop and self.is_loop_unsigned)
-        blocks += self._assistant_texts(message, pointer)
-        for at, call in enumerate(calls):
-            blocks.append(self._tool_use(call, f"{pointer}/tool_calls/{at}"))
+            self.is_loop_unsigned = not signed or (self._is_in_loop and self.is_loop_unsigned)
+        uses = [self._tool_use(call, f"{pointer}/tool_calls/{at}") for at, call in enumerate(calls)]
+        blocks = arranged(signed, self._assistant_texts(message, pointer), uses)
         if not blocks:
             plan.lose(pointer, "dropped", "an assistant message without content")
             return

@@ -20,7 +20,7 @@ from gw.adapters.anthropic.answer import (
     usage_of,
 )
 from gw.adapters.anthropic.plan import FORMAT, Plan
-from gw.adapters.anthropic.thinking import as_details
+from gw.adapters.anthropic.thinking import Signed, as_details
 from gw.document import Chunk
 from gw.errors import UpstreamProtocolError
 from gw.message import Summary
@@ -86,7 +86,7 @@ class EventReader:
         self._blocks: dict[Any, _Block] = {}
         self._calls = 0
         self._call_ids: list[str] = []
-        self._signed: list[dict[str, Any]] = []
+        self._signed: Signed = []
         self._stop: dict[str, Any] | None = None
         self._usage: dict[str, Any] = {}
         self._text_length = 0
@@ -195,6 +195,8 @@ class EventReader:
         if block.name == plan.answer_tool:
             block.is_streamed = not plan.answer_wrapped
             return
+        if self._signed:
+            self._signed.append("tool_use")
         block.index = self._calls
         self._calls += 1
         self._call_ids.append(block.call_id)
@@ -261,6 +263,8 @@ class EventReader:
         block = self._blocks.pop(index, None)
         if block is None:
             raise UpstreamProtocolError("a content block ends that has not begun")
+        if block.kind == "text" and self._signed and self._text_length > block.start:
+            self._signed.append("text")
         if block.kind == "tool_use":
             self._call_stop(block)
         elif block.kind == "thinking":

@@ -20,29 +20,57 @@ _FIELDS = frozenset({"reasoning_details", "thinking_blocks", "reasoning_content"
 # --- back to Claude -------------------------------------------------------------------------------------------------
 
 
-def signed_blocks(message: Mapping[str, Any], pointer: str, plan: Plan) -> list[dict[str, Any]]:
+Signed = list[dict[str, Any] | str]
+"""Thinking blocks in their order; "text" and "tool_use" stand for what Claude wrote between them."""
+
+
+def signed_blocks(message: Mapping[str, Any], pointer: str, plan: Plan) -> Signed:
     """The thinking blocks of an assistant message, as Claude signed them; [] where nothing signed can be found.
 
-    Looked for in `reasoning_details`, then `thinking_blocks`, then in the signature store under its tool call ids.
-    Unsigned reasoning, and what other providers signed, is told as dropped: Claude refuses it.
+    Looked for in the signature store under its tool call ids, which knows their order among the other blocks, then in
+    `reasoning_details`, then in `thinking_blocks`. Unsigned reasoning, and what other providers signed, is told as
+    dropped: Claude refuses it.
     """
+    for call in message.get("tool_calls") or ():
+        kept = plan.signatures.find(plan.scope, call.get("id") or "")
+        if kept:
+            return list(kept)
     is_bare = _FIELDS.isdisjoint(message)
     if not is_bare:
         blocks = _from_details(message.get("reasoning_details")) or _from_blocks(message.get("thinking_blocks"))
         if blocks:
             return blocks
-    for call in message.get("tool_calls") or ():
-        kept = plan.signatures.find(plan.scope, call.get("id") or "")
-        if kept:
-            return list(kept)
     for name in () if is_bare else sorted(_FIELDS):
         if message.get(name):
             plan.lose(f"{pointer}/{name}", "dropped", "Claude takes back only thinking that it signed")
     return []
 
 
-def _from_details(details: Any) -> list[dict[str, Any]]:
-    """OpenRouter's shape back to blocks; the fragments of one block share an `index` and are put together."""
+def arranged(signed: Signed, texts: list[dict[str, Any]], uses: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A turn's blocks in the order in which Claude wrote them; what has no place of its own stands behind them.
+
+    A client has all text of a turn as one, so it stands where the first of it stood.
+    """
+    if not signed:
+        return texts + uses
+    left = list(uses)
+    placed: list[dict[str, Any]] = []
+    for block in signed:
+        if isinstance(block, dict):
+            placed.append(block)
+        elif block == "text":
+            placed += texts
+            texts = []
+        elif left:
+            placed.append(left.pop(0))
+    return placed + texts + left
+
+
+def _from_details(details: Any) -> Signed:
+    """OpenRouter's shape back to blocks; the fragments of one block share an `index` and are put together.
+
+    The index is that of the block in Claude's answer: a gap is where text stood between two thoughts.
+    """
     merged: dict[int | str, dict[str, Any]] = {}
     for at, detail in enumerate(details if isinstance(details, list) else ()):
         if not isinstance(detail, dict) or detail.get("format") != FORMAT:
@@ -56,10 +84,19 @@ def _from_details(details: Any) -> list[dict[str, Any]]:
         if block["type"] == "thinking":
             block["thinking"] += text if isinstance(text, str) else ""
             block["signature"] = signature or block["signature"]
-    return [block for block in merged.values() if _is_signed(block)]
+    found: Signed = []
+    last: int | str = ""
+    for key, block in merged.items():
+        if not _is_signed(block):
+            continue
+        if isinstance(key, int) and isinstance(last, int) and key > last + 1:
+            found.append("text")
+        found.append(block)
+        last = key
+    return found
 
 
-def _from_blocks(blocks: Any) -> list[dict[str, Any]]:
+def _from_blocks(blocks: Any) -> Signed:
     """LiteLLM's shape, which is Claude's own with additions."""
     listed = blocks if isinstance(blocks, list) else ()
     return [_bare(block) for block in listed if isinstance(block, dict) and _is_signed(block)]

@@ -142,7 +142,10 @@ def choose(
     instruction = ""
     if encoded is not None and encoded["type"] in ("any", "tool"):
         encoded, instruction = _forced(encoded, is_thinking, plan)
-    if chat.get("parallel_tool_calls") is False and (encoded is None or encoded["type"] != "none"):
+    # A client of `functions` can read one call only.
+    if (chat.get("parallel_tool_calls") is False or plan.is_deprecated) and (
+        encoded is None or encoded["type"] != "none"
+    ):
         encoded = {**(encoded or {"type": "auto"}), "disable_parallel_tool_use": True}
     return tools, encoded, instruction
 

@@ -20,8 +20,8 @@ from gw.errors import ConfigError
 from gw.message import Request
 from gw.models import Catalogue, Model
 from gw.models import catalogue as shipped
-from gw.secret import Secret
 from gw.remote_media import Fetch, MediaFetcher
+from gw.secret import Secret
 from gw.signatures import SHARED, SignatureStore
 
 __all__ = ["Gemini", "GeminiCodec", "verb"]

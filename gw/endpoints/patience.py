@@ -62,24 +62,23 @@ class _Wait:
 
     __slots__ = ("_asyncio_future_blocking", "_context", "_loop", "_wake", "future", "since")
 
-    def __init__(self) -> None:
+    def __init__(self, future: asyncio.Future[Any]) -> None:
         self._asyncio_future_blocking = False
         self._loop = asyncio.get_running_loop()
         self._wake: Callable[[Any], object] | None = None
         self._context: contextvars.Context | None = None
-        self.future: asyncio.Future[Any] | None = None
+        self.future = future
         self.since = 0  # in looks of Quiet
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         return self._loop
 
     def add_done_callback(self, wake: Callable[[Any], object], *, context: contextvars.Context | None = None) -> None:
-        assert self.future is not None
         self._wake, self._context = wake, context
         self.future.add_done_callback(wake, context=context)
 
     def cancel(self, msg: Any = None) -> bool:
-        return self.future is not None and self.future.cancel(msg)
+        return self.future.cancel(msg)
 
     def result(self) -> None:
         """What the task reads of it where it was called away: nothing."""
@@ -87,7 +86,7 @@ class _Wait:
     def give_way(self) -> None:
         """Wake the task, and leave what it waits for alone."""
         future, wake = self.future, self._wake
-        if future is None or wake is None or future.done():
+        if wake is None or future.done():
             return
         future.remove_done_callback(wake)
         self._wake = None
@@ -127,7 +126,7 @@ class Patient(Generic[T]):
         wait, self._wait = self._wait, None
         if self.is_done:
             return
-        if wait is not None and wait.future is not None:
+        if wait is not None:
             wait.future.cancel()
         try:
             self._result = await _Thrown(self._steps)
@@ -164,15 +163,13 @@ class Patient(Generic[T]):
                         except BaseException as thrown:
                             error = thrown
                         continue
-                    wait = _Wait()
-                    wait.future = future
+                    wait = _Wait(future)
                     future._asyncio_future_blocking = False
                 future = wait.future
                 if not future.done():
                     wait.since = since
                     wait._asyncio_future_blocking = True
-                    if not patiently:
-                        quiet.watch(wait)
+                    quiet.watch(wait)
                     try:
                         yield wait
                     except BaseException as thrown:

@@ -1,19 +1,23 @@
-"""The two tables of the request log: `requests`, one row per exchange, and `attempts`, one row per try at a backend."""
+"""The tables of the request log: `requests`, one row per exchange, and `attempts`, one row per try at a backend.
+
+A third, `instances`, numbers the processes that write here.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from gw.request_log import CannotWrite
+from gw.request_log.tables import Table
 
 if TYPE_CHECKING:
     import sqlite3
 
-VERSION = 1  # kept in PRAGMA user_version; `migrate` brings older files up to it
+VERSION = 2  # kept in PRAGMA user_version; `migrate` brings older files up to it
 
 # The first nineteen are document A's, by its names; all times are milliseconds.
 REQUEST_COLUMNS = {
-    "id": "TEXT PRIMARY KEY",  # our own; a client's X-Request-ID may repeat
+    "id": "INTEGER PRIMARY KEY",  # our own, see ROWS; a client's X-Request-ID may repeat
     "timestamp": "INTEGER NOT NULL",  # Unix ms
     "backend": "TEXT",  # NULL: refused before anybody was asked
     "backend_type": "TEXT",  # the adapter's name
@@ -56,7 +60,7 @@ REQUEST_COLUMNS = {
 }
 
 ATTEMPT_COLUMNS = {
-    "request_row": "TEXT NOT NULL",  # requests.id
+    "request_row": "INTEGER NOT NULL",  # requests.id
     "number": "INTEGER NOT NULL",  # from 1
     "backend": "TEXT NOT NULL",
     "model": "TEXT",  # what the backend was asked for
@@ -79,11 +83,50 @@ ATTEMPT_COLUMNS = {
     "upstream_id": "TEXT",
 }
 
-REQUEST_NAMES = tuple(name for name in REQUEST_COLUMNS if name != "created_at")
-ATTEMPT_NAMES = tuple(ATTEMPT_COLUMNS)
-STARTED_NAMES = (
-    *("id", "timestamp", "instance", "model", "session_id", "prompt", "request_id", "key_name", "client"),
-    *("operation", "stream", "state"),
+# requests.id is ROWS times the number that the file gave to the process, plus a number that the process counts: it is
+# known wherever the row waits, no two processes share one, and each appends to one end of the tree. As text with an
+# index of its own it would cost 2 us a row in both tables.
+ROWS = 10**12
+
+_DETAILS = ("tokens_cached", "tokens_cache_written", "tokens_reasoning")  # shared where they are zero
+
+# A final row replaces its started one; a second copy of it changes nothing. What never changes is not set again, so
+# that its index is not touched.
+_FINISH = (
+    "ON CONFLICT (id) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in REQUEST_COLUMNS if name not in ("id", "timestamp", "created_at"))
+    + " WHERE requests.state != 'done'"
+)
+
+REQUESTS = Table(
+    "requests",
+    key="id",
+    shared=(
+        *("backend", "backend_type", "instance", "working_directory", "model", "error", "queue_wait_ms", "degraded"),
+        *("metadata", "key_name", "operation", "status", "stream", "attempts", "fallback_from", "finish_reason"),
+        *("native_finish_reason", "cost_source", "usage_source", *_DETAILS, "error_type", "error_code"),
+        *("answered_model", "losses", "state"),
+    ),
+    own=("timestamp", "prompt", "request_id", "client"),
+    optional=(
+        *(("session_id",), ("duration_ms",), ("first_byte_ms",), ("tokens_input", "tokens_output"), _DETAILS),
+        *(("cost_usd",), ("response",)),
+    ),
+    conflict=_FINISH,
+)
+ATTEMPTS = Table(
+    "attempts",
+    key="request_row",
+    shared=(
+        *("number", "backend", "model", "status", "error_type", "error", "finish_reason", *_DETAILS, "usage_source"),
+        *("cost_source", "queue_wait_ms"),
+    ),
+    own=("started",),
+    optional=(
+        *(("duration_ms",), ("first_content_ms",), ("tokens_input", "tokens_output"), _DETAILS, ("cost_usd",)),
+        ("upstream_id",),
+    ),
+    conflict="ON CONFLICT (request_row, number) DO NOTHING",
 )
 
 
@@ -93,9 +136,9 @@ def _fields(columns: dict[str, str]) -> str:
 
 _TABLES = (
     f"CREATE TABLE requests ({_fields(REQUEST_COLUMNS)})",
-    # Kept in the order of its requests, in one tree: the id costs nothing, it is made when it is read.
-    "CREATE TABLE attempts (id TEXT GENERATED ALWAYS AS (request_row || '.' || number) VIRTUAL, "
-    f"{_fields(ATTEMPT_COLUMNS)}, PRIMARY KEY (request_row, number)) WITHOUT ROWID",
+    # Kept in the order of its requests, in one tree.
+    f"CREATE TABLE attempts ({_fields(ATTEMPT_COLUMNS)}, PRIMARY KEY (request_row, number)) WITHOUT ROWID",
+    "CREATE TABLE instances (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
 )
 _INDEXES = (
     "CREATE INDEX requests_timestamp ON requests (timestamp)",
@@ -104,27 +147,12 @@ _INDEXES = (
 )
 
 
-def _insert(table: str, names: tuple[str, ...], verb: str = "INSERT") -> str:
-    return f"{verb} INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-
-
-# Written once: a final row replaces its started one, and a second copy of it changes nothing.
-FINISH_REQUEST = (
-    _insert("requests", REQUEST_NAMES)
-    + " ON CONFLICT (id) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in REQUEST_NAMES if name != "id")
-    + " WHERE requests.state != 'done'"
-)
-START_REQUEST = _insert("requests", STARTED_NAMES, "INSERT OR IGNORE")
-ADD_ATTEMPT = _insert("attempts", ATTEMPT_NAMES, "INSERT OR IGNORE")
-
-
 def refuse_foreign(connection: sqlite3.Connection) -> None:
     """Raise CannotWrite where the file is not ours to write to, sqlite3.Error where it is no database at all."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise CannotWrite(f"the file has schema version {version}, this gw knows {VERSION}: use the newer gw")
-    tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ('requests', 'attempts')"
+    tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ('requests', 'attempts', 'instances')"
     if version == 0 and connection.execute(tables).fetchone() is not None:
         raise CannotWrite("the file holds another program's tables: move it away, or set another middleware.log.path")
 

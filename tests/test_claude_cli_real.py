@@ -1,0 +1,280 @@
+"""The real Claude program against a loopback provider: what the fake takes for granted, seen once on the real thing.
+
+Skipped where the program of the `claude_agent_sdk` wheel is not installed (`pip install '.[test-cli]'`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import orjson
+import pytest
+
+from gw.adapters.claude_cli.program import find_program
+from tests.claude_fakes import until
+from tests.fakes import Asked
+from tests.running import Running, running, settings
+
+PROGRAM = find_program(None, {"PATH": "/nonexistent"})
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="the claude_agent_sdk wheel is not installed")
+
+HI: list[Any] = [{"role": "user", "content": "Hi"}]
+
+
+def event(kind: str, **fields: Any) -> bytes:
+    return f"event: {kind}\ndata: ".encode() + orjson.dumps({"type": kind, **fields}) + b"\n\n"
+
+
+def message(block: dict[str, Any], *deltas: dict[str, Any], stop: str = "end_turn") -> bytes:
+    """A Messages API stream with one content block."""
+    usage = {"input_tokens": 10, "cache_read_input_tokens": 5, "output_tokens": 1}
+    head = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-mock", "content": []}
+    return b"".join(
+        [
+            event("message_start", message=head | {"stop_reason": None, "usage": usage}),
+            event("content_block_start", index=0, content_block=block),
+            *(event("content_block_delta", index=0, delta=delta) for delta in deltas),
+            event("content_block_stop", index=0),
+            event("message_delta", delta={"stop_reason": stop, "stop_sequence": None}, usage={"output_tokens": 4}),
+            event("message_stop"),
+        ]
+    )
+
+
+def says(*texts: str) -> bytes:
+    return message({"type": "text", "text": ""}, *({"type": "text_delta", "text": text} for text in texts))
+
+
+def calls(name: str, **arguments: Any) -> bytes:
+    delta = {"type": "input_json_delta", "partial_json": orjson.dumps(arguments).decode()}
+    return message({"type": "tool_use", "id": "toolu_1", "name": name, "input": {}}, delta, stop="tool_use")
+
+
+class Anthropic:
+    """The Messages API on loopback. A request is answered by what its last user text says."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.read: str = ""  # the file that a "read" asks for
+
+    async def __call__(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if asked.method != "POST":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            return
+        self.bodies.append(asked.json)
+        text = last_text(asked.json)
+        if "limit" in text:
+            content = orjson.dumps({"type": "error", "error": {"type": "rate_limit_error", "message": "slow down"}})
+            writer.write(b"HTTP/1.1 429 X\r\nContent-Type: application/json\r\nretry-after: 0\r\n")
+            writer.write(f"Content-Length: {len(content)}\r\n\r\n".encode() + content)
+            return
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        results = tool_results(asked.json)
+        if "hang" in text:
+            await self._write(writer, says("half")[:-200])
+            await asyncio.Event().wait()
+        elif results:
+            await self._write(writer, says(f"RESULT {results[-1]}"))
+        elif "read" in text:
+            await self._write(writer, calls("Read", file_path=self.read))
+        else:
+            await self._write(writer, says("Hello ", "from ", "the mock"))
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+    @staticmethod
+    async def _write(writer: asyncio.StreamWriter, content: bytes) -> None:
+        writer.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
+        await writer.drain()
+
+
+def blocks(turn: dict[str, Any]) -> list[dict[str, Any]]:
+    content = turn["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def last_text(body: dict[str, Any]) -> str:
+    texts = [
+        block["text"]
+        for turn in body["messages"]
+        if turn["role"] == "user"
+        for block in blocks(turn)
+        if "text" in block
+    ]
+    return str(texts[-1]) if texts else ""
+
+
+def tool_results(body: dict[str, Any]) -> list[str]:
+    return [
+        orjson.dumps(block.get("content")).decode()
+        for turn in body["messages"]
+        for block in blocks(turn)
+        if block["type"] == "tool_result"
+    ]
+
+
+class Stage:
+    """A gateway over the real program over the mock."""
+
+    def __init__(self, gw: Running, folder: Path) -> None:
+        self.gw = gw
+        self.folder = folder
+        self.anthropic = Anthropic()
+        self.provider = gw.add_provider(self.anthropic)
+        self.url = ""
+
+    def start(self, **options: Any) -> str:
+        table = {
+            "adapter": "claude-cli",
+            "command": PROGRAM,
+            "config_dir": str(self.folder / "config"),
+            "base_url": self.provider.url,
+            "api_key": "sk-test-key",
+            "model": "claude-sonnet-4-5",
+            "min_idle": 0,
+            "max_warm": 0,
+            "timeout": 30,
+            **options,
+        }
+        tables = settings(
+            self.folder,
+            backends={"cli": table},
+            server={"shutdown_grace": 0},
+            middleware={"fallback": {"retries": 0}},
+        )
+        self.url = self.gw.start(tables, environ={"PATH": os.defpath})
+        return self.url
+
+    def ask(self, text: str, **fields: Any) -> httpx.Response:
+        body = {"messages": [{"role": "user", "content": text}], **fields}
+        return httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=40)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The last request that reached the provider."""
+        return self.anthropic.bodies[-1]
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    (tmp_path / "config").mkdir()
+    with running() as gw:
+        yield Stage(gw, tmp_path)
+
+
+def content_of(answer: httpx.Response) -> str:
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["choices"][0]["message"]["content"])
+
+
+def test_chat_stream_system_prompt_and_history_reach_the_provider_as_they_are(stage: Stage) -> None:
+    client = openai.OpenAI(base_url=f"{stage.start()}/v1", api_key="not-needed", max_retries=0)
+    messages: list[Any] = [
+        {"role": "system", "content": "You are a parrot."},
+        {"role": "user", "content": "I am Alice"},
+        {"role": "assistant", "content": "Hi Alice"},
+        {"role": "user", "content": "Who am I?"},
+    ]
+    with client.chat.completions.create(model="cli", messages=messages, stream=True) as stream:
+        texts = [chunk.choices[0].delta.content for chunk in stream if chunk.choices]
+    assert [text for text in texts if text] == ["Hello ", "from ", "the mock"]
+    assert "You are a parrot." in orjson.dumps(stage.body["system"]).decode()
+    assert [turn["role"] for turn in stage.body["messages"] if turn["role"] != "system"] == [
+        "user",
+        "assistant",
+        "user",
+    ]
+    assert last_text(stage.body) == "Who am I?"
+    assert not stage.body.get("tools")
+
+
+def test_a_spare_answers_with_the_model_and_the_prompt_it_is_told_later(stage: Stage) -> None:
+    stage.start(min_idle=1)
+    pool: Any = stage.gw.gateway.backends["cli"].provider
+    until(lambda: bool(pool._pool._spares))
+    answer = stage.ask("Hi", model="cli/claude-opus-4-1", reasoning_effort="low")
+    assert content_of(answer) == "Hello from the mock"
+    assert answer.json()["usage"] == {
+        "prompt_tokens": 15,
+        "completion_tokens": 4,
+        "total_tokens": 19,
+        "prompt_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }
+    assert answer.json()["gateway"]["cost_usd"] > 0
+    assert "You are a helpful assistant." in orjson.dumps(stage.body["system"]).decode()
+
+
+def test_a_prompt_is_only_a_text(stage: Stage, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("canary-in-a-file")
+    stage.start()
+    text = f"/cost @{secret} @/etc/hostname what?"
+    assert content_of(stage.ask(text)) == "Hello from the mock"
+    assert last_text(stage.body) == text
+    assert "canary-in-a-file" not in orjson.dumps(stage.body).decode()
+
+
+def test_read_works_inside_the_working_directory_and_nowhere_else(stage: Stage, tmp_path: Path) -> None:
+    project, outside = tmp_path / "project", tmp_path / "outside"
+    project.mkdir()
+    outside.mkdir()
+    (project / "a.txt").write_text("inside-the-root")
+    (outside / "b.txt").write_text("outside-the-root")
+    (project / "link.txt").symlink_to(outside / "b.txt")
+    (project / "CONTEXT.md").write_text("canary of the context")
+    stage.start(roots=[str(project)])
+    for name, is_read in (("project/a.txt", True), ("outside/b.txt", False), ("project/link.txt", False)):
+        stage.anthropic.read = str(tmp_path / name)
+        answer = content_of(stage.ask("read it", tools=["Read"], working_directory=str(project)))
+        assert answer.startswith("RESULT")
+        assert ("the-root" in answer) is is_read, name
+    assert "canary of the context" in orjson.dumps(stage.body["system"]).decode()
+    assert {tool["name"] for tool in stage.body["tools"]} == {"Read"}
+
+
+def test_hooks_of_a_project_are_not_run(stage: Stage, tmp_path: Path) -> None:
+    project, trace = tmp_path / "project", tmp_path / "trace"
+    (project / ".claude").mkdir(parents=True)
+    hook = [{"hooks": [{"type": "command", "command": f"touch {trace}"}]}]
+    names = ("SessionStart", "UserPromptSubmit", "PreToolUse", "Stop")
+    (project / ".claude" / "settings.json").write_bytes(orjson.dumps({"hooks": dict.fromkeys(names, hook)}))
+    (project / "a.txt").write_text("x")
+    stage.anthropic.read = str(project / "a.txt")
+    stage.start(roots=[str(project)])
+    assert content_of(stage.ask("read it", tools=["Read"], working_directory=str(project))).startswith("RESULT")
+    assert not trace.exists()
+
+
+def test_the_next_turn_of_a_conversation_goes_to_the_same_process(stage: Stage) -> None:
+    stage.start(max_warm=1)
+    first: list[Any] = [{"role": "user", "content": "I am Alice"}]
+    said = content_of(stage.ask("", messages=first))
+    provider: Any = stage.gw.gateway.backends["cli"].provider
+    (worker,) = provider._pool._warm.values()
+    again = [*first, {"role": "assistant", "content": said}, {"role": "user", "content": "Who am I?"}]
+    assert content_of(stage.ask("", messages=again)) == "Hello from the mock"
+    assert list(provider._pool._warm.values()) == [worker]
+    texts = [block["text"] for turn in stage.body["messages"] for block in blocks(turn) if "text" in block]
+    assert [text for text in texts if not text.startswith("<system-reminder>")] == ["I am Alice", said, "Who am I?"]
+
+
+def test_a_client_that_leaves_ends_the_process(stage: Stage) -> None:
+    url = stage.start()
+    body = {"messages": [{"role": "user", "content": "hang"}], "stream": True}
+    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=20) as answer:
+        next(answer.iter_lines())
+    until(lambda: stage.provider.hangups == 1)
+    until(lambda: httpx.get(f"{url}/queue/status").json()["processPool"]["active"] == 0)
+
+
+def test_a_limit_of_the_provider_is_a_429(stage: Stage) -> None:
+    stage.start()
+    answer = stage.ask("limit")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded")
