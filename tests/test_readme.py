@@ -17,6 +17,7 @@ import pytest
 from gw import GatewayServer
 from gw.config import read
 from gw.variables import settings as variables
+from tests import option_tables
 from tests.running import running, settings
 
 ROOT = Path(__file__).parents[1]
@@ -132,3 +133,9 @@ def test_a_server_is_made_from_a_table_a_path_or_a_config(tmp_path: Path) -> Non
 
 def test_close_without_start_is_harmless() -> None:
     asyncio.run(GatewayServer({}, environ={}).close())
+
+
+def test_the_option_tables_are_those_of_gateway_toml() -> None:
+    assert option_tables.readme() == README, "run `python -m tests.option_tables`"
+    assert README.count("| `rate` |") == 1
+    assert "| `window` | `60` | seconds; GATEWAY_RATE_LIMIT_WINDOW_MS |" in README
