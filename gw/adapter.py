@@ -67,6 +67,10 @@ class Codec(Protocol):
     losses: Sequence[Loss]  # filled while the request is encoded
     summary: Summary  # filled while the answer is read
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the stream has said its last word ([DONE], message_stop, ...): `finish` may be called at once."""
+
     def complete(self, content: bytes, /) -> Completion:
         """The whole answer of a request that did not ask for a stream.
 

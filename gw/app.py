@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
@@ -22,18 +23,30 @@ import orjson
 from gw.adapter import WireHandler
 from gw.endpoints.chat import KEEP_ALIVE, ChatCompletions
 from gw.endpoints.status import StatusPages
-from gw.errors import ClientGone, GatewayError, InvalidRequest, NotFound
+from gw.errors import ClientGone, GatewayError, InvalidRequest, NotFound, Unavailable
 from gw.explain import explain
 from gw.known_secrets import KnownSecrets
 from gw.message import Exchange, NotThere, Request, Response
 from gw.near import near
-from gw.paths import CHAT, HEALTH, METRICS, MODEL_OPERATIONS, MODELS, QUEUE, ROUTE, UNKNOWN, find_page, known_paths
+from gw.paths import (
+    CHAT,
+    HEALTH,
+    METRICS,
+    MODEL_OPERATIONS,
+    MODELS,
+    QUEUE,
+    ROUTE,
+    SESSIONS,
+    UNKNOWN,
+    find_page,
+    known_paths,
+)
 from gw.pipeline import Handler, MiddlewareError, compose, guarded, is_head_only, operations, side
 from gw.server import Reply
 
 logger = logging.getLogger("gw.app")
 
-OPERATIONS = (CHAT, MODELS, HEALTH, QUEUE, METRICS, ROUTE, UNKNOWN)
+OPERATIONS = (CHAT, MODELS, HEALTH, QUEUE, METRICS, ROUTE, SESSIONS, UNKNOWN)
 
 
 class App:
@@ -59,6 +72,7 @@ class App:
         self._settle = [layer.settle for _, layer in layers if getattr(layer, "settle", None) is not None]
         self._terminal = self._seam(transport)
         self._handlers = {operation: self._compose(operation) for operation in OPERATIONS}
+        self.is_stopping: Callable[[], bool] = bool  # whether what is in flight is being broken off; the server knows
 
     # --- composing, once ----------------------------------------------------------------------------------------
 
@@ -137,21 +151,37 @@ class App:
             await self._end(exchange, exchange.error)
         return reply
 
+    def refused(self, client: str, error: GatewayError, request_id: str) -> None:
+        """Record what the server refused by itself: it never became a request, and has its row all the same."""
+        now = time.monotonic()
+        exchange = Exchange(
+            id=request_id, method="", path="", client=client, started=now, timestamp=time.time(), operation=UNKNOWN
+        )
+        exchange.status, exchange.error, exchange.ended = error.status, error, now
+        self._record(exchange)
+
     async def _end(self, exchange: Exchange, error: BaseException | None) -> None:
         exchange.ended = time.monotonic()
         if error is not None:
-            exchange.error = error
-            if isinstance(error, ClientGone):
+            if isinstance(error, ClientGone | CancelledError) and self.is_stopping():
+                # It is not the client that left: the grace is over, and what is left is broken off.
+                error = Unavailable("the gateway was stopped before the answer had ended", code="stopped")
+                exchange.status = error.status
+            elif isinstance(error, ClientGone):
                 exchange.status = ClientGone.status
+            exchange.error = error
         if exchange.first_content is None and exchange.attempt is not None:
             exchange.first_content = exchange.attempt.first_content
+        self._record(exchange)
+        for settle in self._settle:
+            await settle(exchange)
+
+    def _record(self, exchange: Exchange) -> None:
         for record in self._records:
             try:
                 record(exchange)
             except Exception:
                 logger.exception("request %s could not be recorded", exchange.id)
-        for settle in self._settle:
-            await settle(exchange)
 
     async def _explain(self, request: Request) -> Response:
         page = explain(request, dict(self._layers)["route"].router, self._pages.backends, self._secrets)

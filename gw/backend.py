@@ -134,7 +134,7 @@ class Backend:
     def upstream_model(self, model: str) -> str | None:
         """The provider's name for a model that the client asked for; None where this backend does not serve it.
 
-        A backend with `model` and no `models` serves any name; otherwise only the mapping's keys (contract 1.7).
+        A backend with `model` and no `models` serves any name; otherwise only the mapping's keys.
         With neither it passes every name through.
         """
         if self.models:

@@ -54,7 +54,7 @@ def _check_spelling(field: str) -> None:
 
 
 def _check_tools(param: str, tools: Any) -> None:
-    """Objects are tools of the model, strings are names of CLI tools, never both (contract C6)."""
+    """Objects are tools of the model, strings are names of CLI tools, never both."""
     if not isinstance(tools, list):
         refuse(param, "a list of tools", tools)
     check_count(param, len(tools), MAX_TOOLS, "tools")

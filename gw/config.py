@@ -81,15 +81,14 @@ class _Reading:
                 self.problems.append(f"{dotted('', key)}: unknown table{near(key, _TOP_LEVEL)} (allowed: {allowed})")
         server = self._own(ServerOptions, table, "server")
         sessions = self._own(SessionOptions, table, "sessions")
-        if "sessions" in table:
-            self.warnings.append("sessions: no effect in this version of gw: every request stands for itself")
         models = self._models(self._table(table, "models"))
         backends, every_name = self._backends(table)
         middleware = self._table(table, "middleware")
         pipeline = self._pipeline(table, middleware)
         components = {name: found for name in pipeline if (found := self._component(name, middleware.get(name, {})))}
         self._spare_middleware(middleware, table)
-        self.problems += order_problems([(name, components[name].factory) for name in pipeline if name in components])
+        standing = [(name, components[name].factory) for name in pipeline if name in components]
+        self.problems += order_problems(standing, pipeline)
         self.problems += unknown_backends(middleware, every_name)
         auth = components.get("auth")
         self.problems += key_problems(server, middleware.get("auth", {}) if auth else None, self.environ)

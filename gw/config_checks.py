@@ -11,15 +11,15 @@ from gw.pipeline import is_head_only, side
 from gw.settings import ServerOptions
 
 
-def order_problems(pipeline: Sequence[tuple[str, Any]]) -> list[str]:
-    """What is wrong with the order of (name, class), outermost first."""
+def order_problems(pipeline: Sequence[tuple[str, Any]], written: Sequence[str]) -> list[str]:
+    """What is wrong with the order of (name, class), outermost first. `written` has all names, the broken ones too."""
     names = [name for name, _ in pipeline]
     problems = []
     for needed, why in (
         ("route", "nothing would choose a backend"),
         ("translate", "nothing would reach a provider"),
     ):
-        if needed not in names:
+        if needed not in written:
             problems.append(f'pipeline: "{needed}" is missing: {why}; put it in, and do not switch it off')
     order = [name for name in names if name in ("route", "fallback", "translate")]
     if order != sorted(order, key=("route", "fallback", "translate").index):
@@ -64,7 +64,7 @@ def _side_problems(pipeline: Sequence[tuple[str, Any]]) -> list[str]:
 
 
 def unknown_backends(middleware: Mapping[str, Any], names: Collection[str]) -> list[str]:
-    """Names in `fallback.chain`, `route.default_backend`, rules and keys that no backend has."""
+    """Names in `fallback.chain` and `continues`, `route.default_backend`, rules and keys that no backend has."""
     problems = []
     for path, name in _references(middleware):
         if name not in names:
@@ -86,7 +86,8 @@ def _references(middleware: Mapping[str, Any]) -> list[tuple[str, str]]:
             path = f"middleware.route.rules[{index}]"
             found.append((f"{path}.backend", rule.get("backend")))
             found += _each(f"{path}.backends", rule.get("backends"))
-    found += _each("middleware.fallback.chain", _enabled(middleware, "fallback").get("chain"))
+    for option in ("chain", "continues"):
+        found += _each(f"middleware.fallback.{option}", _enabled(middleware, "fallback").get(option))
     keys = _enabled(middleware, "auth").get("keys")
     for name, key in keys.items() if isinstance(keys, Mapping) else ():
         if isinstance(key, Mapping):

@@ -1,4 +1,4 @@
-"""Anybody's backend in document B's shape: `chat_completion` and `chat_completion_stream`, made a Provider.
+"""Anybody's backend, a class with two methods: `chat_completion` and `chat_completion_stream`, made a Provider.
 
 The class has a `type`, `async chat_completion(request, config)` that returns a chat completion as a dict (or its text),
 an async generator `chat_completion_stream(request, config)` of chunks (or pieces of text), `supports_streaming()`,
@@ -7,16 +7,17 @@ an async generator `chat_completion_stream(request, config)` of chunks (or piece
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gw.backend import Timeouts
 from gw.document import Chunk, Completion
-from gw.errors import GatewayError, UpstreamError, UpstreamProtocolError
+from gw.errors import GatewayError, UpstreamError, UpstreamProtocolError, UpstreamTimeout
 from gw.message import Request, Response, Summary, Usage
 from gw.secret import Secret
 from gw.stream import Stream
@@ -39,7 +40,7 @@ class BackendConfig:
 
 
 def is_custom(factory: Any) -> bool:
-    """Whether a class has document B's shape and is neither an Adapter nor a Provider of ours."""
+    """Whether a class has that shape and is neither an Adapter nor a Provider of ours."""
     ours = any(callable(getattr(factory, method, None)) for method in ("open", "answer"))
     return callable(getattr(factory, "chat_completion", None)) and not ours
 
@@ -56,7 +57,15 @@ class CustomBackend:
     def capabilities(self) -> frozenset[str]:
         """What its `supports_...()` say; True where it has no such method."""
         questions = {"stream": "supports_streaming", "functions": "supports_tools", "images": "supports_images"}
-        return frozenset(name for name, question in questions.items() if self._says(question))
+        found = {name for name, question in questions.items() if self._says(question)}
+        if not callable(getattr(self._backend, "chat_completion_stream", None)):
+            found.discard("stream")
+        return frozenset(found)
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """Those of its table."""
+        return self._config.timeouts
 
     def problems(self) -> list[str]:
         """What its `validate_config` finds wrong."""
@@ -80,10 +89,29 @@ class CustomBackend:
             if not hasattr(pieces, "__anext__"):
                 raise self._protocol_error("chat_completion_stream is no async generator: use `async def` and `yield`")
             return Response(_PieceStream(self, pieces, request.candidate.model, summary), summary=summary)
-        answer = await self._awaiting(self._calling(lambda: self._backend.chat_completion(chat, self._config)))
-        completion = self._completion(answer, request.candidate.model)
-        _summarise(summary, completion)
-        return Response(Completion(value=completion), summary=summary)
+        waiting = self._awaiting(self._calling(lambda: self._backend.chat_completion(chat, self._config)))
+        answer = await self.within(self._config.timeouts.total, "total", waiting)
+        value = self._completion(answer, request.candidate.model)
+        completion = Completion(value=value)
+        try:
+            completion.raw  # noqa: B018 (written here, so that what cannot be JSON is this backend's failure)
+        except TypeError as error:
+            raise self._protocol_error(f"chat_completion returned what is no JSON: {error}") from error
+        _summarise(summary, value)
+        return Response(completion, summary=summary)
+
+    async def within(self, seconds: float, name: str, work: Awaitable[Any]) -> Any:
+        """The work's result. Raises UpstreamTimeout after `seconds`, with the name of the setting."""
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await work
+        except TimeoutError as error:
+            if not limit.expired():
+                raise self.failure(error) from error
+            raise UpstreamTimeout(
+                f'backend "{self._config.id}" gave nothing for {seconds:g} s ({name}): '
+                f"raise timeouts.{name} or look at the backend"
+            ) from error
 
     def _says(self, question: str) -> bool:
         method = getattr(self._backend, question, None)
@@ -105,6 +133,7 @@ class CustomBackend:
         """Anybody's exception as one of ours: the border. Its text may hold anything and stays in the cause."""
         if isinstance(error, GatewayError):
             return error
+        logger.warning("backend %s failed", self._config.id, exc_info=error)
         return UpstreamError(f'backend "{self._config.id}" failed: {type(error).__name__}')
 
     def _protocol_error(self, what: str) -> UpstreamProtocolError:
@@ -165,8 +194,10 @@ class _PieceStream(Stream):
     async def read(self) -> Sequence[Chunk]:
         if self._ended:
             return ()
+        timeouts = self._owner.timeouts
+        name, seconds = ("idle", timeouts.idle) if self._begun else ("first_content", timeouts.first_content)
         try:
-            piece = await anext(self._pieces)
+            piece = await self._owner.within(seconds, name, anext(self._pieces))
         except StopAsyncIteration:
             self._ended = True
             return self._finish()

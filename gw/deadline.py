@@ -18,6 +18,10 @@ _DIGITS = re.compile(r"[1-9][0-9]{0,8}")
 T = TypeVar("T")
 
 
+class DeadlinePassed(UpstreamTimeout):
+    """504: the client's deadline, not the provider's: it says nothing of the backend."""
+
+
 class Deadline:
     """Until when a request must be answered. It runs from the moment at which the request's head had come."""
 
@@ -40,12 +44,12 @@ class Deadline:
             return None
         return min(left, max(left / attempts, needed * 1.5))
 
-    def missed(self, what: str) -> UpstreamTimeout:
+    def missed(self, what: str) -> DeadlinePassed:
         """The failure that the client is told."""
-        return UpstreamTimeout(f"the deadline of {self.milliseconds} ms ({HEADER}) {what}: allow more time")
+        return DeadlinePassed(f"the deadline of {self.milliseconds} ms ({HEADER}) {what}: allow more time")
 
     async def within(self, seconds: float, work: Awaitable[T]) -> T:
-        """The result of `work`, or UpstreamTimeout where it takes longer; it is then cancelled."""
+        """The result of `work`, or DeadlinePassed where it takes longer; it is then cancelled."""
         try:
             async with asyncio.timeout(seconds) as scope:
                 return await work

@@ -64,7 +64,7 @@ class Chunk(Document):
     def has_content(self) -> bool:
         """Whether it carries text, reasoning, a refusal, audio or a tool call: what commits a stream.
 
-        Role frames, keep-alives, empty deltas and bare usage do not (contract 1.7).
+        Role frames, keep-alives, empty deltas and bare usage do not.
         """
         for choice in self.peek().get("choices") or ():
             delta = choice.get("delta") or {}

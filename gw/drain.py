@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import Generic, TypeVar
 
 logger = logging.getLogger("gw.drain")
@@ -20,24 +20,34 @@ class Drain(Generic[Item]):
 
     `work` gets up to `batch` items, after `gather` seconds in which more of them may come, and says in how many
     seconds it wants to be called again though nothing came (None: not at all). A `put` costs an append; only the
-    first one after an idle time wakes the thread.
+    first one after an idle time wakes the thread. While there is anything in `beside`, a collection that `work` empties
+    by itself, it is called every `gather` seconds; who adds to that says `wake` where the drain `is_asleep`.
     """
 
-    def __init__(self, work: Work[Item], *, name: str, gather: float = 0.02, batch: int = 64) -> None:
+    def __init__(
+        self,
+        work: Work[Item],
+        *,
+        name: str,
+        gather: float = 0.02,
+        batch: int = 64,
+        beside: Sized = (),
+    ) -> None:
         self._work = work
         self._gather = gather
         self._batch = batch
-        self._items: deque[Item] = deque()
+        self._beside = beside
+        self.items: deque[Item] = deque()  # for reading: what waits
         self._marks: deque[Callable[[], None]] = deque()
         self._signal = threading.Event()
-        self._asleep = False
+        self.is_asleep = False
         self._urgent = False
         self._closed = False
         self._wanted: float | None = 0.0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.items)
 
     @property
     def is_running(self) -> bool:
@@ -50,10 +60,14 @@ class Drain(Generic[Item]):
 
     def put(self, item: Item) -> None:
         """Add an item. Never waits."""
-        self._items.append(item)
-        if self._asleep:
-            self._asleep = False
-            self._signal.set()
+        self.items.append(item)
+        if self.is_asleep:
+            self.wake()
+
+    def wake(self) -> None:
+        """Have `work` called soon. Never waits."""
+        self.is_asleep = False
+        self._signal.set()
 
     def when_done(self, call: Callable[[], None]) -> None:
         """Call back, in the drain's thread, when everything put before now has been worked on. Does not gather."""
@@ -81,28 +95,28 @@ class Drain(Generic[Item]):
             self._wait()
             # Marks are taken first: whatever was put before them is then among the items that follow.
             marks = [self._marks.popleft() for _ in range(len(self._marks))]
-            left = len(self._items)
+            left = len(self.items)
             while True:
                 size = min(left, self._batch)
                 left -= size
-                self._call([self._items.popleft() for _ in range(size)])
+                self._call([self.items.popleft() for _ in range(size)])
                 if not left:
                     break
             for mark in marks:
                 with contextlib.suppress(RuntimeError):  # the event loop that asked is closed
                     mark()
-            if self._closed and not self._items and not self._marks:
+            if self._closed and not self.items and not self._marks:
                 return
 
     def _wait(self) -> None:
         """Until there is something to do, and a little longer so that it is done for many at once."""
-        if not self._items and not self._marks and not self._closed and self._wanted != 0.0:
-            self._asleep = True
-            if not self._items and not self._urgent:
+        if not self.items and not self._beside and not self._marks and not self._closed and self._wanted != 0.0:
+            self.is_asleep = True
+            if not self.items and not self._beside and not self._urgent:
                 self._signal.wait(self._wanted)
-            self._asleep = False
+            self.is_asleep = False
             self._signal.clear()
-            if self._items and not self._urgent:
+            if (self.items or self._beside) and not self._urgent:
                 self._signal.wait(self._gather)
         elif not self._urgent and self._wanted != 0.0:
             self._signal.wait(self._gather)

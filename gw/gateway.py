@@ -33,6 +33,7 @@ from gw.metrics import Metrics
 from gw.models import Catalogue, catalogue
 from gw.series import Family
 from gw.server import Limits, Server
+from gw.sessions import Sessions
 from gw.shared import LocalShared, Shared
 from gw.shared_health import SharedHealth
 from gw.upstream import HTTPTransport, HTTPXTransport
@@ -68,6 +69,7 @@ class GatewayServer:
         self._opened = AsyncExitStack()
         self._server: Server | None = None
         self._metrics: Metrics
+        self._sessions: Sessions
         self.backends = Backends()
 
     async def start(self, *, sock: socket.socket | None = None) -> None:
@@ -76,8 +78,13 @@ class GatewayServer:
         server = self.config.server
         try:
             self._server = Server(
-                app.handle, limits=self._limits, http=server.http, ssl=_tls(self.config), refused=self._refused
+                app.handle,
+                limits=self._limits,
+                http=server.http,
+                ssl=_tls(self.config),
+                refused=partial(self._refused, app),
             )
+            app.is_stopping = lambda: self._server is not None and self._server.is_aborting
             await self._server.start(server.host, server.port, sock=sock)
         except BaseException:
             await self._opened.aclose()
@@ -89,6 +96,7 @@ class GatewayServer:
         secrets = KnownSecrets(config.secrets)
         models: Catalogue = catalogue().changed(config.models) if config.models else catalogue()
         services: dict[Any, object] = {Metrics: metrics, Shared: self._shared, KnownSecrets: secrets, Catalogue: models}
+        sessions = services[Sessions] = self._sessions = Sessions(config.sessions, self._shared)
         built = build(config, services)
         self.backends = built.backends
         for backend in self._more_backends:
@@ -105,10 +113,14 @@ class GatewayServer:
         place = [name for name, _ in layers].index("translate")
         layers[place:place] = self._more_middleware
         by_name = dict(layers)
+        log: Any = by_name.get("log")
+        if hasattr(type(log), "conversations"):
+            sessions.attach(log)
         pages = StatusPages(
             backends=self.backends,
             model_names=by_name["route"].model_names,
             figures=metrics,
+            sessions=sessions,
             problems=lambda: [text for _, layer in layers if (text := getattr(layer, "problem", None))],
         )
         access = AccessLines(format=config.server.log_format, secrets=secrets)
@@ -121,7 +133,8 @@ class GatewayServer:
             if is_heard:
                 access.start()
                 self._opened.callback(access.close)
-            for component in (metrics, transport, *by_name.values(), *(b.provider or b.adapter for b in self.backends)):
+            ours = (metrics, transport, *by_name.values(), sessions)  # sessions are closed before the log
+            for component in (*ours, *(b.provider or b.adapter for b in self.backends)):
                 if hasattr(type(component), "__aenter__"):
                     await self._opened.enter_async_context(component)
         except BaseException:
@@ -129,9 +142,9 @@ class GatewayServer:
             raise
         return app
 
-    def _refused(self, client: str, error: GatewayError) -> None:
+    def _refused(self, app: App, client: str, error: GatewayError, request_id: str) -> None:
         self._metrics.inc("gw_refused_total")
-        logger.info("refused a request of %s: %s", client, error.message)
+        app.refused(client, error, request_id)
 
     async def close(self, grace: float | None = None) -> None:
         """Take nothing new, finish what is in flight for at most `grace` seconds, then close everything."""

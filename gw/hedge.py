@@ -38,20 +38,23 @@ async def first_content(
     """
     one = asyncio.ensure_future(first)
     tasks = [one]
-    winner: asyncio.Future[Response] | None = None
     try:
         done, pending = await asyncio.wait(tasks, timeout=delay)
         if not done and (other := second()) is not None:
             tasks.append(asyncio.ensure_future(other))
             pending = set(tasks)
-        while True:
-            winner = next((task for task in tasks if task.done() and not _has_failed(task)), None)
-            if winner is not None or not pending:
-                break
+        while pending and all(_has_failed(task) for task in tasks if task.done()):
             _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await _give_up([task for task in tasks if task is not winner], exchange)
-    response = (winner or one).result()
+    except BaseException:
+        await _give_up(tasks)
+        raise
+    winner = next((task for task in tasks if task.done() and not _has_failed(task)), one)
+    response = winner.result()
+    try:
+        _tell_losers(await _give_up([task for task in tasks if task is not winner]), exchange)
+    except BaseException:
+        await response.aclose()
+        raise
     _put_last(response, exchange)
     return response, winner is not one
 
@@ -60,7 +63,8 @@ def _has_failed(task: asyncio.Future[Response]) -> bool:
     return task.cancelled() or task.exception() is not None
 
 
-async def _give_up(tasks: Sequence[asyncio.Future[Response]], exchange: Exchange) -> None:
+async def _give_up(tasks: Sequence[asyncio.Future[Response]]) -> bool:
+    """Cancel them and wait for their ends; whether there was anything to cancel."""
     losers = [task for task in tasks if not task.done()]
     for task in losers:
         task.cancel()
@@ -68,10 +72,13 @@ async def _give_up(tasks: Sequence[asyncio.Future[Response]], exchange: Exchange
     for task in tasks:
         if not _has_failed(task):  # it came in the same moment
             await task.result().aclose()
-    if losers:
-        for attempt in exchange.attempts:
-            if isinstance(attempt.error, asyncio.CancelledError):
-                attempt.error = Overtaken("another backend was faster")
+    return bool(losers)
+
+
+def _tell_losers(were_cancelled: bool, exchange: Exchange) -> None:
+    for attempt in exchange.attempts if were_cancelled else ():
+        if isinstance(attempt.error, asyncio.CancelledError):
+            attempt.error = Overtaken("another backend was faster")
 
 
 def _put_last(response: Response, exchange: Exchange) -> None:

@@ -1,8 +1,8 @@
-"""Either founding document's JSON configuration turned into gateway.toml's shape, repaired where it could not stand.
+"""The JSON configuration of two older gateways turned into gateway.toml's shape, repaired where it could not stand.
 
-Document A's `backends.json` (camelCase, `routing`), document B's `config.json` (`modelMapping`, `routingRules`), and
-their fragments: one backend, a routing table, pool sizes. Every repair is told, and what is left out stays in the text
-as a comment.
+They are `backends.json` of anthropic-headless-api (camelCase, `routing`), `config.json` of chromagent-gateway
+(`modelMapping`, `routingRules`), and fragments of both: one backend, a routing table, pool sizes. Every repair is told,
+and what is left out stays in the text as a comment.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class _Import:
             self._notes.append(f"{path}: not known here, left out")
 
     def _supports_tools(self, backend: dict[str, Any], value: Any, path: str) -> None:
-        """In document A it means Claude's own tools, which nothing but the CLI has."""
+        """There it means Claude's own tools, which nothing but the CLI has."""
         is_cli = backend["adapter"] == "claude-cli"
         if is_cli and value is False:
             backend["capabilities"] = ["images", "stream"]
@@ -197,7 +197,7 @@ class _Import:
             )
 
     def _vertex(self, backend: dict[str, Any], name: str) -> None:
-        """The location comes from the host; the key of document B is a bearer token."""
+        """The location comes from the host; its key is a bearer token."""
         host = urlsplit(str(backend.get("base_url", ""))).hostname or ""
         match = _VERTEX_HOST.match(host)
         if match is not None:

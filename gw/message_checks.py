@@ -159,7 +159,7 @@ _PARTS: dict[str, Check] = {
     "input_audio": fields({"input_audio": fields({"data": _some_text, "format": _name})}, _MARKS),
     "file": fields({"file": _check_file}, _MARKS),
     "refusal": fields({"refusal": check_string}, _MARKS),
-    # spoken by hosts besides OpenAI (wire-formats: OpenRouter, vLLM, Mistral)
+    # spoken by hosts besides OpenAI
     "video_url": fields({"video_url": _check_located}, _MARKS),
     "audio_url": fields({"audio_url": _check_located}, _MARKS),
     "file_url": fields({"file_url": _check_located}, _MARKS),

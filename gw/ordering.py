@@ -11,7 +11,7 @@ from gw.errors import Unavailable
 from gw.message import Candidate, Usage
 
 AUTO = "auto"  # the model's name for "you decide"
-NO_BACKEND = "No backends currently available"  # document A's sentence
+NO_BACKEND = "No backends currently available"
 ASSUMED_OUTPUT_TOKENS = 500  # to compare prices before an answer exists
 
 Able = tuple[Backend, str]  # a backend and its own name for the model
@@ -50,7 +50,7 @@ class Plan:
             )
             for backend, upstream in ranked
         ]
-        # Who comes second or later answers under its own name (contract 1.6).
+        # Who comes second or later answers under its own name.
         self.laters = [candidate._replace(answers_as=candidate.model) for candidate in self.candidates]
         self._shares = [index for index in range(equals) for _ in range(max(1, ranked[index][0].weight))]
         self._turn = 0
@@ -146,7 +146,7 @@ class Ordering:
         backend, upstream = entry
         is_default = not self._cheapest and backend.name == self._default
         return (
-            # A process per request is the last resort for plain chat, unless it was made the default (C16).
+            # A process per request is the last resort for plain chat, unless it was made the default.
             "cli_tools" in backend.capabilities and not is_default,
             _cost(backend, upstream, tokens) if self._cheapest else not is_default,
             place.get(backend.name, len(place)),
@@ -154,7 +154,7 @@ class Ordering:
 
 
 def is_equal(one: Able, other: Able) -> bool:
-    """Members of one group: named so, or of the same kind, upstream model and price (contract C17)."""
+    """Members of one group: named so, or of the same kind, upstream model and price."""
     left, right = one[0], other[0]
     if left.group or right.group:
         return left.group == right.group

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 CHAT, MODELS, HEALTH, QUEUE, METRICS, ROUTE = "chat", "models", "health", "queue", "metrics", "route"
+SESSIONS = "sessions"
 UNKNOWN = "unknown"  # the operation of a path that means nothing; auth covers it too
 MODEL_OPERATIONS = frozenset({CHAT})  # what a middleware is for unless it names its operations
 
@@ -32,10 +33,12 @@ _PAGES: dict[str, Page] = {
     "/ready": Page("ready", HEALTH, _GET),
     "/queue/status": Page("queue", QUEUE, _GET),
     "/metrics": Page("metrics", METRICS, _GET),
+    "/v1/sessions": Page("sessions", SESSIONS, _GET),
     "/route": Page("route", ROUTE, ("POST",)),
 }
 _BACKEND_CHAT = re.compile(r"/v1/([^/]+)/chat/completions")
 _MODEL = re.compile(r"/v1/models/(.+)")
+_SESSION = re.compile(r"/v1/sessions/([0-9a-f-]{36})")
 _NOTHING = Page("unknown", UNKNOWN, ())
 
 
@@ -48,6 +51,8 @@ def find_page(path: str) -> Page:
         return Page("chat", CHAT, ("POST",), {"backend": unquote(found[1])})
     if found := _MODEL.fullmatch(path):
         return Page("model", MODELS, _GET, {"model": found[1]})
+    if found := _SESSION.fullmatch(path):
+        return Page("session", SESSIONS, (*_GET, "DELETE"), {"session": found[1]})
     return _NOTHING
 
 

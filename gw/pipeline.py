@@ -37,7 +37,7 @@ def _wrap(
     layer: Callable[[In, Callable[[In], Awaitable[Out]]], Awaitable[Out]],
     inner: Callable[[In], Awaitable[Out]],
 ) -> Callable[[In], Awaitable[Out]]:
-    # A plain def that returns the layer's own coroutine: no second coroutine per layer (performance.md 5).
+    # A plain def that returns the layer's own coroutine: no second coroutine per layer.
     def handle(request: In) -> Awaitable[Out]:
         return layer(request, inner)
 

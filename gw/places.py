@@ -40,7 +40,9 @@ class Places:
         if not self._waiting and self._has_room():
             return None
         if len(self._waiting) >= self.queue:
-            raise self._full(f"{self._backend.health.in_flight} requests are on their way and {len(self._waiting)} wait")
+            raise self._full(
+                f"{self._backend.health.in_flight} requests are on their way and {len(self._waiting)} wait"
+            )
         loop = asyncio.get_running_loop()
         began = self._backend.clock()
         place: asyncio.Future[None] = loop.create_future()

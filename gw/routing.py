@@ -230,7 +230,7 @@ class Router:
                 found.append((backend, upstream))
         if found or (model != AUTO and self._unknown_model == "error"):
             return found, skipped
-        return reserve, skipped  # echo answers `auto` when nobody else is ready (contract 1.7)
+        return reserve, skipped  # echo answers `auto` when nobody else is ready
 
     # --- names ---------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Routing rules as document B writes them: `model: claude-*`, `has_tools: true`, `has_images: true`, joined by `and`.
+"""Routing rules as one writes them: `model: claude-*`, `has_tools: true`, `has_images: true`, joined by `and`.
 
 Also understood: `stream: true`, `key: NAME` (the caller's key, a glob), `header NAME: GLOB`, `tokens: > N`
 (estimated prompt tokens; `<`, `>=` and `<=` too). A rule is parsed once, at load; a condition that nobody knows is an

@@ -1,7 +1,7 @@
 """OpenAI's chat objects, the canonical form of everything inside the gateway, and the one check at its edge.
 
-The TypedDicts name what is known; a field that OpenAI or a provider adds next week passes through unchanged
-(contract 1.7). `decode_chat` turns the bytes of a body into a Document that has been checked.
+The TypedDicts name what is known; a field that OpenAI or a provider adds next week passes through unchanged.
+`decode_chat` turns the bytes of a body into a Document that has been checked.
 
 https://platform.openai.com/docs/api-reference/chat/create, and `openai.types.chat` of openai-python 3.
 """
@@ -198,7 +198,7 @@ class ChatRequest(TypedDict, total=False):
     logit_bias: dict[str, float] | None
     stream: bool | None
     stream_options: StreamOptions | None
-    tools: list[Tool] | list[str] | None  # strings are the names of CLI tools (contract C6)
+    tools: list[Tool] | list[str] | None  # strings are the names of CLI tools
     tool_choice: str | dict[str, Any] | None
     parallel_tool_calls: bool | None
     functions: list[FunctionDefinition] | None

@@ -208,6 +208,8 @@ class _Supervisor:
 
     def _told(self, number: int, frame: object) -> None:
         self._signals += 1
+        for sock in self._sockets:
+            sock.close()  # held open here, they would take connections that nobody reads
         for process in list(self._workers):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGTERM)
@@ -228,6 +230,8 @@ class _Supervisor:
             self._shared.enter(slot)
             lifeline, supervisors_end = self._lifeline
             os.close(supervisors_end)
+            for other in set(self._sockets) - {self._sockets[slot]}:
+                other.close()
             status = _run_worker(
                 self._config, self._shared, self._sockets[slot], lambda _: self._child_ready(ready), lifeline
             )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-# The pair of document B: one of its two variables alone takes the other from here, never from another pair.
+# GATEWAY_RATE_LIMIT_MAX and _WINDOW_MS: one of the two alone takes the other from here, never from another pair.
 _OTHER_WINDOW = 900.0
 _OTHER_MAX = 100
 _MINUTE = 60.0

@@ -32,7 +32,7 @@ FIELD_OF = {"functions": "tools", "cli_tools": "tools", "images": "messages", "s
 
 
 def wants(chat: Mapping[str, Any]) -> Wants:
-    """Read a checked chat request. Strings in `tools` are Claude's own tools, objects are functions (contract C6)."""
+    """Read a checked chat request. Strings in `tools` are Claude's own tools, objects are functions."""
     tools = chat.get("tools") or ()
     named = isinstance(next(iter(tools), None), str)
     return Wants(

@@ -3,7 +3,7 @@
 Keys are kept as SHA-256 digests and compared as bytes, all of them, in constant time. Where no key is configured the
 gateway is open on loopback, and a page in a browser could try to drive it: by a name that it makes resolve to
 127.0.0.1 (DNS rebinding), or by requests that need no permission. So Host must then name loopback, and Origin must be
-the gateway's own or one that cors allows (contract 1.7).
+the gateway's own or one that cors allows.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ _HEADERS = (
 
 _EXPOSED = (
     "X-Request-ID, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, "
-    "X-Gateway-Backend, X-Gateway-Degraded, X-Gateway-Attempts, X-Gateway-Dropped, Server-Timing"
+    "X-Gateway-Backend, X-Gateway-Degraded, X-Gateway-Attempts, X-Gateway-Dropped, "
+    "X-Gateway-Changed, Server-Timing"
 )
 
 

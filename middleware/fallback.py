@@ -2,36 +2,33 @@
 
 What may be tried again, and where, is decided by the fault (`gw.errors`), never by the text. A request that the
 provider refused is the client's to mend and goes nowhere else. The parts: `gw.breaker` (who may be asked), `gw.retry`
-(when the same one is asked again), `gw.deadline` (until when), `gw.hedge` (a second one beside a slow first) and
-`gw.continuation` (what becomes of a stream that breaks later).
+(when the same one is asked again), `gw.deadline` (until when), `gw.hedge` (a second one beside a slow first),
+`gw.continuation` and `gw.successor` (what becomes of a stream that breaks later).
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Literal
 
 from gw.backend import Backend, Backends
-from gw.breaker import Admission, Breaker
-from gw.continuation import Continued, Next, with_prefix
-from gw.deadline import Deadline, TimedStream, deadline_of
-from gw.document import Chunk, Document
-from gw.errors import ClientGone, GatewayError, RateLimited, Unavailable, UpstreamTimeout, can_fall_back
-from gw.estimate import account, total_usage
+from gw.breaker import Breaker
+from gw.continuation import Continued
+from gw.deadline import DeadlinePassed, TimedStream, deadline_of
+from gw.document import Chunk
+from gw.errors import GatewayError, can_fall_back
 from gw.hedge import Hedge, first_content
-from gw.latency import Latency
 from gw.message import Candidate, Exchange, Request, Response
 from gw.outcome import is_client_gone
 from gw.pipeline import Handler
 from gw.retry import Budget, Retries, Share
 from gw.stream import ListStream, Stream
+from gw.successor import Successor
+from gw.walk import Walk, cooling, new_latencies
 
-CONTINUES = "gw.continues"  # the attribute of an exchange whose stream broke and goes on elsewhere: the log reads it
 _OF_A_KEY = frozenset({"dead_key", "quota", "rate_limit"})  # another key of the same backend may do
 
 
@@ -70,20 +67,22 @@ class Fallback:
         self._continues = frozenset(continues or ())
         self._goes_on = after_content == "continue"
         self._hedge = Budget(hedge.budget(), clock) if hedge is not None and hedge.share > 0 else None
-        self._latencies: defaultdict[tuple[str, bool], Latency] = defaultdict(Latency)
+        self._latencies = new_latencies()
         self._sleep = sleep
         self._clock = clock
 
     async def __call__(self, request: Request, call_next: Handler) -> Response:
-        walk = _Walk(self, request, call_next, deadline_of(request, self._clock))
+        walk = Walk(request, call_next, deadline_of(request, self._clock), self._latencies)
         self._budget.count()
         if self._hedge is not None:
             self._hedge.count()
         candidates = request.candidates
         for position, candidate in enumerate(candidates):
+            if walk.failures and walk.is_too_small(candidate.backend):
+                continue
             admission = self._breaker.admit(candidate.backend)
-            if admission == "open" or (admission == "busy" and _others(candidates, position)):
-                walk.failures.append(_cooling(candidate.backend))
+            if admission == "open" or (admission == "busy" and walk.later(position)):
+                walk.failures.append(cooling(candidate.backend))
                 continue
             try:
                 response = await self._ask(walk, position)
@@ -105,32 +104,45 @@ class Fallback:
         if attempt.error is None:
             self._breaker.answered(backend)
         elif isinstance(attempt.error, GatewayError):
-            others = [other for other in self._backends if other is not backend and other.is_ready]
-            self._breaker.failed(backend, attempt.error, is_last=not any(not other.is_cooling for other in others))
+            self._breaker.failed(backend, attempt.error, is_last=not self._has_other(backend, exchange))
+
+    def _has_other(self, backend: Backend, exchange: Exchange) -> bool:
+        model = exchange.model or ""
+        return any(
+            other is not backend
+            and other.is_ready
+            and not other.is_cooling
+            and not other.explicit_only
+            and other.upstream_model(model) is not None
+            for other in self._backends
+        )
 
     # --- one candidate ------------------------------------------------------------------------------------------
 
-    async def _ask(self, walk: _Walk, position: int) -> Response | None:
+    async def _ask(self, walk: Walk, position: int) -> Response | None:
         """The candidate's answer, by as many tries as it may have; None where the next one is to be asked."""
         candidate = walk.candidates[position]
         backend = candidate.backend
         spare_keys = len(backend.keys) - 1
+        is_plain = walk.deadline is None and (self._hedge is None or bool(walk.failures))
         retry = 0
         while True:
             try:
-                response, answered = await self._try(walk, position, is_first=not walk.failures and retry == 0)
+                if is_plain:
+                    response, answered = await self._call(walk, walk.attempt(candidate)), position
+                else:
+                    response, answered = await self._try(walk, position)
             except GatewayError as error:
-                others = _others(walk.candidates, position)
                 if spare_keys > 0 and error.fault in _OF_A_KEY and backend.has_spare_key:
                     spare_keys -= 1
                     walk.failures.append(error)
                     continue
-                if not walk.is_late(error):
-                    self._breaker.failed(backend, error, is_last=not others)
+                if not isinstance(error, DeadlinePassed):
+                    self._breaker.failed(backend, error, is_last=walk.is_last_awake(backend))
                 if not can_fall_back(error):
                     raise
-                walk.failures.append(error)
-                pause = self._retries.pause(error, retry, has_other=bool(others))
+                walk.failed(backend, error)
+                pause = self._retries.pause(error, retry, has_other=bool(walk.later(position)))
                 if pause is None or not walk.has_time(pause) or not self._budget.take():
                     return None
                 retry += 1
@@ -138,31 +150,33 @@ class Fallback:
             else:
                 return self._answered(walk, response, answered)
 
-    async def _try(self, walk: _Walk, position: int, *, is_first: bool) -> tuple[Response, int]:
+    async def _try(self, walk: Walk, position: int) -> tuple[Response, int]:
         """One attempt, or two at once: the answer, and the position of the candidate that gave it."""
-        attempt = walk.attempt(walk.candidates[position])
-        work = self._call(walk, attempt)
+        candidate = walk.candidates[position]
         if walk.deadline is not None:
             seconds = walk.seconds_for(position)
             if seconds is None:
-                work.close()
                 raise walk.out_of_time()
-            return await walk.within(seconds, work), position
-        delay = self._hedges_after(walk, position) if is_first and self._hedge is not None else None
+            return await walk.within(seconds, self._call(walk, walk.attempt(candidate))), position
+        delay = self._hedges_after(walk, position)
+        work = self._call(walk, walk.attempt(candidate))
         if delay is None:
             return await work, position
-        response, is_second = await first_content(
-            work, partial(self._second, walk, position + 1), delay, walk.request.exchange
-        )
+        second = partial(self._second, walk, position + 1)
+        response, is_second = await first_content(work, second, delay, walk.request.exchange)
         return response, position + is_second
 
-    async def _call(self, walk: _Walk, attempt: Request) -> Response:
+    def _call(self, walk: Walk, attempt: Request) -> Awaitable[Response]:
+        return walk.call_next(attempt) if self._commit == "first_content" else self._held_back(walk, attempt)
+
+    @staticmethod
+    async def _held_back(walk: Walk, attempt: Request) -> Response:
         response = await walk.call_next(attempt)
-        if self._commit == "complete" and isinstance(response.content, Stream):
+        if isinstance(response.content, Stream):
             response.content = await _whole(response.content)
         return response
 
-    def _answered(self, walk: _Walk, response: Response, position: int) -> Response:
+    def _answered(self, walk: Walk, response: Response, position: int) -> Response:
         exchange = walk.request.exchange
         candidate = walk.candidates[position]
         backend = candidate.backend
@@ -178,7 +192,7 @@ class Fallback:
         headers["X-Gateway-Attempts"] = str(len(exchange.attempts))
         if isinstance(response.content, Stream):
             if self._goes_on:
-                response.content = Continued(response.content, _AskOn(self, walk, candidate))
+                response.content = Continued(response.content, self._successor(walk, candidate))
             if walk.deadline is not None:
                 response.content = TimedStream(response.content, walk.deadline)
         return response
@@ -191,180 +205,34 @@ class Fallback:
         if until is not None:
             self._latencies[attempt.backend, exchange.stream].add(until - attempt.started)
 
-    def latency(self, backend: Backend, exchange: Exchange) -> Latency:
-        """How fast it was of late, at requests of this kind."""
-        return self._latencies[backend.name, exchange.stream]
+    def _successor(self, walk: Walk, answering: Candidate) -> Successor:
+        return Successor(
+            walk, answering, self._call, breaker=self._breaker, backends=self._backends, listed=self._continues
+        )
 
     # --- hedging ------------------------------------------------------------------------------------------------
 
-    def _hedges_after(self, walk: _Walk, position: int) -> float | None:
+    def _hedges_after(self, walk: Walk, position: int) -> float | None:
         """Seconds until a second backend is asked beside this one; None for never."""
         if position + 1 >= len(walk.candidates):
             return None
         if not all(self._breaker.is_closed(candidate.backend) for candidate in walk.candidates):
             return None
-        return self.latency(walk.candidates[position].backend, walk.request.exchange).p95
+        return walk.latency(walk.candidates[position].backend).p95
 
-    def _second(self, walk: _Walk, position: int) -> Awaitable[Response] | None:
+    def _second(self, walk: Walk, position: int) -> Awaitable[Response] | None:
         assert self._hedge is not None
         candidate = walk.candidates[position]
         if not self._breaker.is_closed(candidate.backend) or not self._hedge.take():
             return None
         return self._hedged(walk, candidate)
 
-    async def _hedged(self, walk: _Walk, candidate: Candidate) -> Response:
+    async def _hedged(self, walk: Walk, candidate: Candidate) -> Response:
         try:
             return await self._call(walk, walk.attempt(candidate))
         except GatewayError as error:
             self._breaker.failed(candidate.backend, error, is_last=False)
             raise
-
-    # --- after the first content --------------------------------------------------------------------------------
-
-    def able_to_go_on(self, walk: _Walk, failed: Candidate) -> list[Candidate]:
-        """Who may be asked to go on from a prefix: the same model elsewhere, whoever is listed, the same one again."""
-        listed = [
-            candidate
-            for candidate in walk.candidates
-            if candidate.backend is not failed.backend
-            and (candidate.model == failed.model or candidate.backend.name in self._continues)
-        ]
-        return [*listed, failed]
-
-    async def ask_on(self, walk: _Walk, failed: Candidate, text: str, error: GatewayError) -> tuple[Next, Candidate]:
-        """Somebody who goes on from `text`. Raises `error` where nobody can."""
-        exchange = walk.request.exchange
-        exchange.attributes[CONTINUES] = True
-        account(exchange, self._backends)
-        spent = total_usage(exchange)
-        able = self.able_to_go_on(walk, failed)
-        self._breaker.failed(failed.backend, error, is_last=len(able) == 1)
-        for candidate in able:
-            admission: Admission = self._breaker.admit(candidate.backend)
-            if admission in ("open", "busy"):
-                continue
-            attempt = walk.attempt(candidate)
-            assert attempt.document is not None
-            attempt.document = Document(value=with_prefix(attempt.document.peek(), text))
-            try:
-                response = await self._call(walk, attempt)
-            except GatewayError as later:
-                self._breaker.failed(candidate.backend, later, is_last=candidate is able[-1])
-                if isinstance(later, ClientGone):
-                    raise
-                continue
-            finally:
-                if admission == "probe":
-                    self._breaker.release(candidate.backend)
-            if isinstance(response.content, Stream):
-                exchange.degraded = exchange.degraded or candidate.backend is not failed.backend
-                return Next(response.content, failed.backend.name, candidate.backend.name, spent), candidate
-        raise error
-
-
-class _Walk:
-    """One request on its way along its candidates."""
-
-    __slots__ = ("_fallback", "_late", "_raw", "call_next", "candidates", "deadline", "failures", "request")
-
-    def __init__(self, fallback: Fallback, request: Request, call_next: Handler, deadline: Deadline | None) -> None:
-        self._fallback = fallback
-        self._late: GatewayError | None = None  # the failure that was the deadline's, not the backend's
-        # Layers below may change the body in place; every try begins with what came in here.
-        self._raw = request.document.raw if request.document is not None else b""
-        self.call_next = call_next
-        self.candidates = request.candidates
-        self.deadline = deadline
-        self.failures: list[GatewayError] = []
-        self.request = request
-
-    def attempt(self, candidate: Candidate) -> Request:
-        """The request as one candidate is asked it."""
-        attempt = self.request.replace(candidates=(candidate,))
-        if self.request.exchange.attempts:
-            attempt.document = Document(self._raw)
-        return attempt
-
-    # --- the client's deadline ----------------------------------------------------------------------------------
-
-    def seconds_for(self, position: int) -> float | None:
-        """What is left of the deadline for one attempt; None where it could not finish."""
-        assert self.deadline is not None
-        backend = self.candidates[position].backend
-        fastest = self._fallback.latency(backend, self.request.exchange).fastest
-        return self.deadline.share(1 + len(_others(self.candidates, position)), fastest)
-
-    async def within(self, seconds: float, work: Awaitable[Response]) -> Response:
-        """The attempt's answer in so many seconds, or UpstreamTimeout."""
-        assert self.deadline is not None
-        try:
-            return await self.deadline.within(seconds, work)
-        except UpstreamTimeout as error:
-            attempt = self.request.exchange.attempt
-            if attempt is not None and isinstance(attempt.error, asyncio.CancelledError):
-                attempt.error = self._late = error
-            raise
-
-    def has_time(self, pause: float) -> bool:
-        """Whether something can come of a try after this pause."""
-        return self.deadline is None or self.deadline.left > pause
-
-    def out_of_time(self) -> UpstreamTimeout:
-        """The failure of an attempt that is not begun."""
-        assert self.deadline is not None
-        told = f"; the last failure was: {self.failures[-1].message}" if self.failures else ""
-        error = self._late = self.deadline.missed(f"leaves no time for another attempt{told}")
-        return error
-
-    def is_late(self, error: GatewayError) -> bool:
-        """Whether a failure says nothing of the backend."""
-        return error is self._late
-
-    # --- the end ------------------------------------------------------------------------------------------------
-
-    def verdict(self) -> GatewayError:
-        """The one error that the client gets when nobody answered."""
-        failures = self.failures
-        if self._late is not None and failures[-1] is self._late:
-            return self._late
-        limited = [failure for failure in failures if failure.fault in ("rate_limit", "quota")]
-        if limited and len(limited) == len(failures):
-            waits = [failure.retry_after for failure in limited if failure.retry_after is not None]
-            if len(self.candidates) == 1:
-                return limited[-1]
-            return RateLimited(
-                f"every backend is rate-limited by its provider; the last said: {limited[-1].message}",
-                retry_after=min(waits, default=None),
-            )
-        told = [failure for failure in failures if not isinstance(failure, Unavailable)]
-        return (told or failures)[-1]
-
-
-class _AskOn:
-    """Who goes on where one stream breaks; it knows who was the last to answer."""
-
-    __slots__ = ("_failed", "_fallback", "_walk")
-
-    def __init__(self, fallback: Fallback, walk: _Walk, answering: Candidate) -> None:
-        self._fallback = fallback
-        self._walk = walk
-        self._failed = answering
-
-    async def __call__(self, text: str, error: GatewayError) -> Next:
-        found, self._failed = await self._fallback.ask_on(self._walk, self._failed, text, error)
-        return found
-
-
-def _others(candidates: Sequence[Candidate], position: int) -> list[Candidate]:
-    return [other for other in candidates[position + 1 :] if not other.backend.is_cooling]
-
-
-def _cooling(backend: Backend) -> Unavailable:
-    why = f" ({backend.cooling_reason})" if backend.cooling_reason else ""
-    return Unavailable(
-        f'No backends currently available: "{backend.name}" is cooling down{why}',
-        retry_after=max(1, math.ceil(backend.cooling_for)),
-    )
 
 
 async def _whole(stream: Stream) -> ListStream:

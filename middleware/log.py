@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gw.backend import Backends
 from gw.document import Chunk, Completion
@@ -14,12 +14,14 @@ from gw.known_secrets import KnownSecrets
 from gw.message import Exchange, Request, Response
 from gw.metrics import Metrics
 from gw.pipeline import Handler
-from gw.request_log.rows import TRUNCATED
+from gw.request_log.rows import ANSWER, TRUNCATED
 from gw.request_log.writer import RequestLog
 from gw.stream import Stream
 
-ROW = "gw.log.row"  # the attribute of an exchange that holds the id of its row
-ENDED = "gw.log.ended"  # ... that says that its row is final
+if TYPE_CHECKING:
+    from gw.request_log.conversations import Conversations
+
+ROW = "gw.log.row"  # the attribute of an exchange that holds the number of its row, 0 once that is final
 CONTINUES = "gw.continues"  # ... that a middleware sets before it asks on in mid-stream: the answer so far stands
 MAX_ANSWER = 8 * 1024 * 1024  # bytes of raw answer kept for one exchange
 CLOSING = 20.0  # seconds for the last rows at the end
@@ -51,6 +53,7 @@ class Log:
         if retention_days < 0:
             raise ConfigError([f"retention_days: found {retention_days}; expected 0 (for ever) or a number of days"])
         self._keeps_answers = content != "none"
+        self._keeps_all = content == "full"
         self._log = RequestLog(
             path,
             content=content,
@@ -59,6 +62,7 @@ class Log:
             secrets=secrets,
             backends=backends,
         )
+        self._begin = self._log.begin
         if durability == "durable":
             self.settle = self._settle
         if metrics is not None:
@@ -77,26 +81,35 @@ class Log:
         """Why rows do not reach the database just now, for /health; None where they do."""
         return self._log.problem
 
+    @property
+    def conversations(self) -> Conversations | None:
+        """What it has kept of conversations; None where it does not keep them whole."""
+        if not self._keeps_all:
+            return None
+        from gw.request_log.conversations import Conversations  # SQLite: only where a session is continued
+
+        return Conversations(self._log.path)
+
     def __call__(self, request: Request, call_next: Handler) -> Awaitable[Response]:
         exchange = request.exchange
         if exchange.request is None:
             exchange.request = request.document
         if ROW not in exchange.attributes:
-            exchange.attributes[ROW] = row = self._log.new_row()
-            self._log.begin(row, exchange)
+            exchange.attributes[ROW] = self._begin(exchange)
         return self._watched(request, call_next) if self._keeps_answers else call_next(request)
 
     def ended(self, exchange: Exchange) -> None:
         """Write an exchange down. It is over: nothing of it changes any more."""
         attributes = exchange.attributes
         row = attributes.get(ROW)
+        if row == 0:
+            return
         if row is None:
             if exchange.method in _SAFE_METHODS:
                 return
-            attributes[ROW] = row = self._log.new_row()
-        if ENDED not in attributes:
-            attributes[ENDED] = True
-            self._log.end(row, exchange)
+            row = self._log.new_row()
+        attributes[ROW] = 0
+        self._log.end(row, exchange)
 
     async def flush(self) -> None:
         """Wait until every exchange that has ended by now is written or spilled."""
@@ -114,10 +127,11 @@ class Log:
             exchange.response = []  # of an earlier try, of which nothing reached the client
         response = await call_next(request)
         content = response.content
-        if isinstance(content, Stream):
-            response.content = content.observed(_Answer(exchange))
-        elif isinstance(content, Completion):
+        if isinstance(content, Completion):  # before Stream, which is abstract: to ask for that costs 0.3 us
             exchange.response.append(content.raw)
+            exchange.attributes[ANSWER] = content
+        elif isinstance(content, Stream):
+            response.content = content.observed(_Answer(exchange))
         return response
 
     async def _written(self) -> None:
@@ -152,14 +166,12 @@ class _Answer:
         self._room = MAX_ANSWER
 
     def chunks(self, chunks: Sequence[Chunk]) -> None:
-        kept = self._exchange.response
-        for chunk in chunks:
-            raw = chunk.raw
-            self._room -= len(raw)
-            if self._room < 0:
-                self._exchange.attributes[TRUNCATED] = True
-                return
-            kept.append(raw)
+        raw = [chunk.raw for chunk in chunks]
+        self._room -= sum(map(len, raw))
+        while self._room < 0 and raw:
+            self._exchange.attributes[TRUNCATED] = True
+            self._room += len(raw.pop())
+        self._exchange.response += raw
 
     def end(self, error: BaseException | None) -> None:
         """Nothing: the exchange's end is told to `ended`."""

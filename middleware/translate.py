@@ -144,7 +144,7 @@ def _judge_losses(backend: Backend, losses: Sequence[Loss]) -> None:
 
 
 def _pointers(losses: Sequence[Loss], *kinds: str) -> str:
-    """JSON pointers for a header: at most 2 KB, then a count (contract 1.6). Field names are the client's, so they
+    """JSON pointers for a header: at most 2 KB, then a count. Field names are the client's, so they
     are written in visible ASCII only."""
     pointers = [
         loss.pointer.encode("ascii", "backslashreplace").decode().replace(",", "%2C").replace(" ", "%20")
@@ -203,7 +203,8 @@ class _CodecStream(Stream):
         if self._has_begun:
             self._body.commit()  # `idle` counts from here on, and no keep-alive of the provider resets it
         while not self._done:
-            data = await self._body.read()
+            # Whoever has said its last word is not waited for, even if it keeps its connection open.
+            data = b"" if self._codec.is_done else await self._body.read()
             try:
                 if data:
                     chunks = self._codec.feed(data)

@@ -77,7 +77,11 @@ def message(text: str, number: int = 1, stop: str = "end_turn", cut: bool = Fals
     event("message_stop")
 
 
-SESSION = str(uuid.uuid4())
+def argument(name: str) -> str | None:
+    return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else None
+
+
+SESSION = argument("--session-id") or str(uuid.uuid4())  # an old program: resuming gives a new id
 HISTORY: list[dict[str, Any]] = []
 COST = 0.0
 TURNS = 0
@@ -194,6 +198,11 @@ def main() -> None:
     if "--version" in sys.argv:
         print(plan().get("version", VERSION), "(Claude Code)")
         return
+    resumed = argument("--resume")
+    record({"session": SESSION})
+    if resumed is not None and "unknown" in str(plan().get("modes")):
+        say(type="result", subtype="error_during_execution", is_error=True, errors=["No conversation found"])
+        sys.exit(1)
     record({"argv": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()})
     while raw := sys.stdin.readline():
         line = json.loads(raw)

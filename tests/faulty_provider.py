@@ -30,6 +30,7 @@ class OpenAIDialect:
     """Its answers and events as OpenAI writes them."""
 
     keep_alive = b": ping\n\n"
+    finish_at = 0  # which of the last events tells the finish reason
 
     def whole(self, text: str = ANSWER) -> bytes:
         usage = {"prompt_tokens": USAGE[0], "completion_tokens": USAGE[1], "total_tokens": sum(USAGE)}
@@ -81,6 +82,7 @@ class AnthropicDialect(OpenAIDialect):
     """The same in the Messages API."""
 
     keep_alive = b'event: ping\ndata: {"type": "ping"}\n\n'
+    finish_at = 1
 
     def whole(self, text: str = ANSWER) -> bytes:
         return orjson.dumps(self._message([{"type": "text", "text": text}], "end_turn"))
@@ -111,9 +113,7 @@ class AnthropicDialect(OpenAIDialect):
         ]
 
     def text(self, token: str) -> bytes:
-        return self.event(
-            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": token}}
-        )
+        return self.event({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": token}})
 
     def call(self) -> list[bytes]:
         block = {"type": "tool_use", "id": _CALL["id"], "name": _CALL["name"], "input": {}}
@@ -164,7 +164,7 @@ class Exchange:
         await self.write(f"HTTP/1.1 {status} X\r\n{lines}content-length: {length}\r\n\r\n".encode() + body)
 
     async def refuse(self, status: int, error: dict[str, Any], **headers: str) -> None:
-        await self.answer(orjson.dumps(error), status, **headers)
+        await self.answer(orjson.dumps(error), status, None, **headers)
 
     async def open(self) -> None:
         await self.write(b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -290,6 +290,19 @@ async def silence(x: Exchange) -> None:
 async def slow_first(x: Exchange) -> None:
     await asyncio.sleep(SLOW)
     await fine(x)
+
+
+async def steady(x: Exchange) -> None:
+    """Slow, but never silent for long; longer in all than any silence may be."""
+    if not x.is_stream:
+        await fine(x)
+        return
+    await x.begin(10)
+    for at in range(10, 60, 10):
+        await asyncio.sleep(SLOW)
+        await x.send(*(x.dialect.text(token) for token in TOKENS[at : at + 10]))
+    await x.send(*x.dialect.finish())
+    await x.close()
 
 
 async def cut_40(x: Exchange) -> None:
@@ -422,8 +435,9 @@ async def gzip_body(x: Exchange) -> None:
 async def duplicate_finish(x: Exchange) -> None:
     if x.is_stream:
         await x.begin(60)
-        first, *rest = x.dialect.finish()
-        await x.send(first, first, *rest)
+        events = x.dialect.finish()
+        at = x.dialect.finish_at
+        await x.send(*events[: at + 1], *events[at:])
         await x.close()
     else:
         await fine(x)

@@ -1,6 +1,6 @@
 """The README's option tables, made from gateway.toml, so that the two can never differ.
 
-    python -m tests.option_tables      writes them between the markers in README.md
+python -m tests.option_tables      writes them between the markers in README.md
 """
 
 from __future__ import annotations

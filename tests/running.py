@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import openai
 import uvloop
 
 from gw.gateway import GatewayServer
@@ -26,6 +27,7 @@ class Running:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._stack = AsyncExitStack()
+        self._clients: list[openai.OpenAI] = []
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -45,7 +47,16 @@ class Running:
         self.run(self._stack.enter_async_context(self.gateway))
         return self.gateway.url
 
+    def sdk(self, **fields: Any) -> openai.OpenAI:
+        """The real SDK, pointed at the gateway; closed with everything else."""
+        given: dict[str, Any] = {"base_url": f"{self.gateway.url}/v1", "api_key": "not-needed-for-local"}
+        client = openai.OpenAI(**given | {"max_retries": 0} | fields)
+        self._clients.append(client)
+        return client
+
     def stop(self) -> None:
+        for client in self._clients:
+            client.close()
         self.run(self._stack.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(30)

@@ -46,7 +46,11 @@ def answered(codec: AnthropicCodec, content: list[dict[str, Any]], is_stream: bo
         return message
     events: list[dict[str, Any]] = [{"type": "message_start", "message": {"id": "m", "model": "c", "usage": USAGE}}]
     for index, block in enumerate(content):
-        empty = {"thinking": {"thinking": "", "signature": ""}, "text": {"text": ""}, "tool_use": {"input": {}}}
+        empty: dict[str, Any] = {
+            "thinking": {"thinking": "", "signature": ""},
+            "text": {"text": ""},
+            "tool_use": {"input": {}},
+        }
         deltas: list[dict[str, Any]]
         if block["type"] == "thinking":
             deltas = [

@@ -192,7 +192,8 @@ def test_deprecated_functions_travel_as_tools_and_come_back_as_they_were() -> No
         "functions": [{"name": "a", "parameters": {}}],
         "function_call": {"name": "a"},
     }
-    body = body_of(given)
+    body, losses = encoded(given)
+    assert pointers(losses) == [("/functions", "emulated")]
     assert body["tools"][0]["name"] == "a"
     assert body["tool_choice"] == {"type": "tool", "name": "a", "disable_parallel_tool_use": True}
     assert body["messages"][1]["content"][0]["id"] == body["messages"][2]["content"][0]["tool_use_id"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import orjson
 import pytest
 
 from gw.server import Limits
-from tests.fakes import answers, completion
+from tests.fakes import Asked, answers, completion
 from tests.running import Running, running, settings
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -166,3 +169,32 @@ def test_a_refused_exchange_has_its_row(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "requests.db")) as database:
         query = "SELECT backend, status, error IS NOT NULL, attempts FROM requests WHERE request_id = 'refused-1'"
         assert database.execute(query).fetchall() == [(None, 400, 1, 0)]
+
+
+def test_what_the_server_refuses_by_itself_has_its_row_too(tmp_path: Path) -> None:
+    with running() as gateway:
+        url = gateway.start(settings(tmp_path), limits=Limits(max_body=1000))
+        headers = {"X-Request-ID": "refused-2", "Content-Type": "application/json"}
+        response = httpx.post(f"{url}/v1/chat/completions", content=b"x" * 2000, headers=headers, trust_env=False)
+        assert response.status_code == 413
+        request_id = response.headers["x-request-id"]
+    with closing(sqlite3.connect(tmp_path / "requests.db")) as database:
+        query = "SELECT status, backend, error IS NOT NULL FROM requests WHERE request_id = ?"
+        assert database.execute(query, [request_id]).fetchall() == [(413, None, 1)]
+
+
+def test_what_is_broken_off_at_the_end_of_the_grace_is_not_the_clients_doing(tmp_path: Path) -> None:
+    async def silent(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    with running() as gateway:
+        provider = gateway.add_provider(silent)
+        url = gateway.start(settings(tmp_path, backends={"a": {"adapter": "openai", "base_url": provider.url + "/v1"}}))
+        with ThreadPoolExecutor(1) as pool, httpx.Client(trust_env=False, timeout=20) as http:
+            asking = pool.submit(http.post, f"{url}/v1/chat/completions", json={"model": "m", "messages": HI})
+            while not provider.asked:
+                os.sched_yield()
+            gateway.run(gateway.gateway.close(grace=0))
+            assert isinstance(asking.exception(10), httpx.TransportError)
+    with closing(sqlite3.connect(tmp_path / "requests.db")) as database:
+        assert database.execute("SELECT status, error_code FROM requests").fetchall() == [(503, "stopped")]

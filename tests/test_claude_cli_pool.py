@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +27,8 @@ def gw() -> Iterator[Running]:
         yield gateway
 
 
-def client_of(url: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{url}/v1", api_key="not-needed", max_retries=0)
+def client_of(gw: Running, url: str) -> openai.OpenAI:
+    return gw.sdk(base_url=f"{url}/v1")
 
 
 def ask(url: str, **fields: Any) -> httpx.Response:
@@ -62,7 +63,7 @@ def events(url: str, **fields: Any) -> list[dict[str, Any]]:
 
 def test_a_plain_chat_is_answered_by_the_sdk_shape(gw: Running, tmp_path: Path) -> None:
     fake = FakeClaude(tmp_path / "claude", "answer:Hello there")
-    answer = client_of(start(gw, tmp_path, fake)).chat.completions.create(model="cli", messages=HI)
+    answer = client_of(gw, start(gw, tmp_path, fake)).chat.completions.create(model="cli", messages=HI)
     assert answer.choices[0].message.content == "Hello there"
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage is not None
@@ -91,7 +92,7 @@ def test_a_stream_has_one_id_the_role_first_every_delta_and_its_end(gw: Running,
 def test_deltas_arrive_while_the_program_still_writes(gw: Running, tmp_path: Path) -> None:
     fake = FakeClaude(tmp_path / "claude", "hang_after")
     url = start(gw, tmp_path, fake)
-    with client_of(url).chat.completions.create(model="cli", messages=HI, stream=True) as stream:
+    with client_of(gw, url).chat.completions.create(model="cli", messages=HI, stream=True) as stream:
         texts = [next(stream).choices[0].delta.content for _ in range(3)]
     assert texts == ["", "half ", "an"]
 
@@ -133,6 +134,14 @@ def test_a_named_model_is_set_and_the_backends_own_name_is_the_programs_default(
     assert fake.control("apply_flag_settings") == [{"subtype": "apply_flag_settings", "settings": settings}]
 
 
+def test_the_configured_model_is_that_of_every_process_from_its_start(gw: Running, tmp_path: Path) -> None:
+    fake = FakeClaude(tmp_path / "claude")
+    url = start(gw, tmp_path, fake, model="sonnet")
+    assert ask(url).status_code == 200
+    assert "--model=sonnet" in fake.starts[0]["argv"]
+    assert fake.control("apply_flag_settings") == []
+
+
 def test_the_first_hello_with_nothing_else_configured_is_answered_by_the_cli(gw: Running, tmp_path: Path) -> None:
     fake = FakeClaude(tmp_path / "claude")
     answer = ask(start(gw, tmp_path, fake), backend=None)
@@ -163,21 +172,12 @@ def test_the_environment_is_built_from_nothing(gw: Running, tmp_path: Path, monk
 def test_a_spare_serves_the_next_request_and_is_replaced(gw: Running, tmp_path: Path) -> None:
     fake = FakeClaude(tmp_path / "claude")
     url = start(gw, tmp_path, fake, min_idle=1)
-    until(lambda: len(fake.control("get_binary_version")) == 1)
+    provider: Any = gw.gateway.backends["cli"].provider
+    until(lambda: bool(provider._pool._spares))
     spare = fake.starts[0]["pid"]
-    gw.run(_settle(gw))
     assert ask(url).status_code == 200
     assert next(entry["pid"] for entry in fake.entries if entry.get("line", {}).get("type") == "user") == spare
     until(lambda: len(fake.starts) == 2)
-
-
-async def _settle(gw: Running) -> None:
-    """Until the pool has taken in that its spare has started."""
-    import asyncio
-
-    provider: Any = gw.gateway.backends["cli"].provider
-    while not provider._pool._spares:
-        await asyncio.sleep(0.005)
 
 
 def test_a_warm_process_goes_on_with_its_conversation_and_pays_by_difference(gw: Running, tmp_path: Path) -> None:
@@ -263,6 +263,17 @@ def test_a_wait_that_is_too_long_ends_in_503(gw: Running, tmp_path: Path) -> Non
     assert pool_of(url)["queued"] == 0
 
 
+def test_the_log_has_what_a_turn_cost_and_how_long_it_waited(gw: Running, tmp_path: Path) -> None:
+    fake = FakeClaude(tmp_path / "claude")
+    assert ask(start(gw, tmp_path, fake)).status_code == 200
+    gw.run(gw.gateway.close(0))
+    names = "backend, backend_type, cost_usd, cost_source, tokens_input, tokens_output, tokens_cached, queue_wait_ms"
+    with sqlite3.connect(tmp_path / "requests.db") as database:
+        row = database.execute(f"SELECT {names} FROM requests WHERE operation = 'chat'").fetchone()
+    database.close()
+    assert row == ("cli", "claude-cli", 0.25, "reported", 10, 3, 2, 0.0)
+
+
 # --- failures ----------------------------------------------------------------------------------------------------
 
 
@@ -345,6 +356,20 @@ def test_what_it_cannot_be_told_is_told(gw: Running, tmp_path: Path) -> None:
     assert answer.headers["x-gateway-dropped"] == "/temperature, /max_tokens"
 
 
+def test_several_instances_have_a_config_folder_and_a_pool_each(gw: Running, tmp_path: Path) -> None:
+    fake, other = FakeClaude(tmp_path / "claude"), FakeClaude(tmp_path / "other")
+    kimi = other.table(config_dir="~/inst10", max_concurrent=5, queue_size=25)
+    url = start(gw, tmp_path, fake, {"backends": {"kimi": kimi}}, config_dir=str(tmp_path / "one"))
+    for name in ("cli", "kimi"):
+        assert ask(url, backend=name).json()["gateway"]["backend"] == name
+    folders = [program.starts[0]["env"]["CLAUDE_CONFIG_DIR"] for program in (fake, other)]
+    assert folders[0] == str(tmp_path / "one")
+    assert folders[1].endswith("/inst10")
+    assert "~" not in folders[1]
+    pool = pool_of(url)
+    assert (pool["maxConcurrent"], pool["maxQueue"], pool["totalProcessed"]) == (15, 75, 2)
+
+
 def test_functions_are_refused_by_name(gw: Running, tmp_path: Path) -> None:
     fake = FakeClaude(tmp_path / "claude")
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
@@ -354,9 +379,13 @@ def test_functions_are_refused_by_name(gw: Running, tmp_path: Path) -> None:
 
 def test_a_program_that_is_too_old_is_refused_with_the_cure(gw: Running, tmp_path: Path) -> None:
     fake = FakeClaude(tmp_path / "claude", version="2.1.100")
-    answer = ask(start(gw, tmp_path, fake))
+    url = start(gw, tmp_path, fake)
+    answer = ask(url)
     assert answer.status_code == 503
     assert "2.1.248 or newer" in answer.json()["error"]["message"]
+    state = httpx.get(f"{url}/health").json()["backends"]["cli"]
+    assert state["ready"] is False
+    assert "2.1.248 or newer" in state["problem"]
     assert fake.starts == []
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import openai
 import orjson
 import pytest
 
@@ -174,7 +173,8 @@ def content_of(answer: httpx.Response) -> str:
 
 
 def test_chat_stream_system_prompt_and_history_reach_the_provider_as_they_are(stage: Stage) -> None:
-    client = openai.OpenAI(base_url=f"{stage.start()}/v1", api_key="not-needed", max_retries=0)
+    url = stage.start()
+    client = stage.gw.sdk(base_url=f"{url}/v1")
     messages: list[Any] = [
         {"role": "system", "content": "You are a parrot."},
         {"role": "user", "content": "I am Alice"},
@@ -278,3 +278,17 @@ def test_a_limit_of_the_provider_is_a_429(stage: Stage) -> None:
     stage.start()
     answer = stage.ask("limit")
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+
+
+def test_a_conversation_in_a_folder_is_resumed_with_what_its_tools_have_read(stage: Stage, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "a.txt").write_text("canary-read-by-the-tool")
+    stage.anthropic.read = str(project / "a.txt")
+    stage.start(roots=[str(project)], resume=True)
+    first: list[Any] = [{"role": "user", "content": "read it"}]
+    said = content_of(stage.ask("", messages=first, tools=["Read"], working_directory=str(project)))
+    again = [*first, {"role": "assistant", "content": said}, {"role": "user", "content": "and now?"}]
+    content_of(stage.ask("", messages=again, tools=["Read"], working_directory=str(project)))
+    assert "canary-read-by-the-tool" in tool_results(stage.body)[0]
+    assert last_text(stage.body) == "and now?"

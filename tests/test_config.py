@@ -198,11 +198,8 @@ def test_what_is_no_middleware_is_told_where_it_is_named(tmp_path: Path, use: st
 
 
 def test_an_option_that_has_no_effect_is_a_warning(tmp_path: Path) -> None:
-    text = '[backends.x]\nadapter = "ollama"\nqueue_size = 5\n[sessions]\nttl_hours = 1\n'
-    assert config_of(tmp_path, text).warnings == (
-        "sessions: no effect in this version of gw: every request stands for itself",
-        "backends.x: queue_size: no effect without max_concurrent",
-    )
+    text = '[backends.x]\nadapter = "ollama"\nqueue_size = 5\n'
+    assert config_of(tmp_path, text).warnings == ("backends.x: queue_size: no effect without max_concurrent",)
 
 
 class Parrot:
@@ -223,7 +220,7 @@ def test_a_custom_backend_is_a_provider_with_the_capabilities_it_says(tmp_path: 
     register_custom_backend("parrot", Parrot)
     backend = backend_of(tmp_path, '[backends.p]\nadapter = "parrot"\nregion = "eu"\n')
     assert backend.provider is not None
-    assert backend.capabilities == {"images", "stream"}
+    assert backend.capabilities == {"images"}  # it has no chat_completion_stream
 
 
 def test_a_custom_backend_may_stand_in_a_file_beside_the_configuration(tmp_path: Path) -> None:
@@ -338,9 +335,16 @@ def test_a_problem_names_its_path_and_its_cure(tmp_path: Path, text: str, proble
     assert any(told.startswith(problem) for told in problems_of(tmp_path, text)), problems_of(tmp_path, text)
 
 
+def test_every_rule_that_cannot_be_read_is_told_and_nothing_that_follows_from_it(tmp_path: Path) -> None:
+    rules = "[{ when = 'modl: a', backend = 'echo' }, { when = 'has_tools: maybe', backend = 'echo' }]"
+    first, second = problems_of(tmp_path, f"[middleware.route]\nrules = {rules}")
+    assert first.startswith("middleware.route: rules[0]: ")
+    assert second.startswith("middleware.route: rules[1]: ")
+
+
 def test_a_rule_that_cannot_be_read_is_told_with_its_table(tmp_path: Path) -> None:
     (problem,) = problems_of(tmp_path, "[middleware.route]\nrules = [{ when = 'modl: a', backend = 'echo' }]")
-    assert problem.startswith('middleware.route: unknown condition "modl"')
+    assert problem.startswith('middleware.route: rules[0]: unknown condition "modl"')
 
 
 @pytest.mark.parametrize(

@@ -111,11 +111,14 @@ TOOLS = [
     {"type": "function", "function": {"name": "look up.it", "parameters": SCHEMA}},
     {"type": "function", "function": {"name": "g", "description": "G"}},
 ]
-PICTURE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+PICTURE: dict[str, Any] = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
 
 
 def call(at: int) -> dict[str, Any]:
     return {"id": f"call:{at}", "type": "function", "function": {"name": "look up.it", "arguments": '{"a": "x"}'}}
+
+
+LOOK: list[dict[str, Any]] = [{"type": "text", "text": "Look"}, PICTURE]
 
 
 def turn(*messages: tuple[str, Any]) -> list[dict[str, Any]]:
@@ -124,11 +127,11 @@ def turn(*messages: tuple[str, Any]) -> list[dict[str, Any]]:
 
 TALK = [
     turn(("system", "Be brief."), ("user", "Hi")),
-    turn(("assistant", "Hello!"), ("user", [{"type": "text", "text": "Look"}, PICTURE])),
+    turn(("assistant", "Hello!"), ("user", LOOK)),
     [{"role": "assistant", "content": "Hm.", "reasoning_content": "Hm."}, *turn(("user", "And now?"))],
     turn(("assistant", "Now?"), ("developer", "Be polite."), ("user", "Well?")),
 ]
-LOOP = [
+LOOP: list[dict[str, Any]] = [
     {"role": "assistant", "content": None, "tool_calls": [call(1), call(2)]},
     {"role": "tool", "tool_call_id": "call:1", "content": "42"},
     {"role": "tool", "tool_call_id": "call:2", "content": ""},

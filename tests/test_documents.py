@@ -169,7 +169,7 @@ def test_a60_the_eight_queries_run_verbatim(gw: Running, folder: Path, query: st
 
 
 def test_a61_to_a64_the_python_sdk_example(gw: Running) -> None:
-    client = openai.OpenAI(
+    client = gw.sdk(
         base_url=f"http://localhost:{gw.gateway.port}/v1",
         api_key="not-needed-for-local",  # No auth required for localhost
     )
@@ -217,8 +217,8 @@ def test_b37_an_image_by_url_is_passed_on(gw: Running) -> None:
 def test_b54_an_unknown_model_where_names_are_mapped(folder: Path, tmp_path: Path) -> None:
     with running() as gateway:
         backend = {"adapter": "openai", "base_url": "http://127.0.0.1:9/v1", "models": {"gpt-4": "x"}}
-        url = gateway.start(settings(tmp_path, backends={"a": backend}))
-        client = openai.OpenAI(base_url=f"{url}/v1", api_key="x", max_retries=0)
+        gateway.start(settings(tmp_path, backends={"a": backend}))
+        client = gateway.sdk()
         with pytest.raises(openai.NotFoundError) as caught:
             client.chat.completions.create(model="invalid-model", messages=[{"role": "user", "content": "Hi"}])
     assert caught.value.body == {

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gw.backend import Backend, Backends
+from gw.breaker import Breaker
 from gw.document import Completion, Document
 from gw.errors import (
     GatewayError,
@@ -21,7 +22,7 @@ from gw.errors import (
     UpstreamTimeout,
 )
 from gw.message import Attempt, Candidate, Request, Response
-from gw.middleware.fallback import Breaker, Fallback
+from gw.middleware.fallback import Fallback
 from gw.stream import Stream
 from tests.fakes import FakeClock, FakeProvider, chat_request, chunks, completion, fake_backend
 from tests.lint import Lint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -54,6 +55,13 @@ class Scene:
         backends = {
             "openai": {"adapter": "openai", "base_url": f"{url}/v1", **sick},
             "anthropic": {"adapter": "anthropic", "base_url": f"{url}/v1", **sick},
+            "claude": {
+                "adapter": "anthropic",
+                "base_url": f"{url}/v1",
+                "model": "fault:going_on",
+                "flags": {"prefill": True},
+                **sick,
+            },
             "well": {"adapter": "openai", "base_url": f"{url}/v1", "model": "fault:going_on", **sick},
         }
         rules = [
@@ -61,6 +69,7 @@ class Scene:
             for name in DIALECTS
             for more in ("", "+well")
         ]
+        rules.append({"when": "header x-plan: openai+claude", "backends": ["openai", "claude"]})
         tables = {
             "fallback": {"backoff": 0.02, "retry_after_max": 0.1, "retry_budget": {"share": 1}} | fallback,
             "route": {"rules": rules},
@@ -151,7 +160,7 @@ def scene(folder: Path, **fallback: Any) -> Iterator[Scene]:
 
 @pytest.fixture(scope="module")
 def continuing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    with scene(tmp_path_factory.mktemp("c"), after_content="continue", continues=["well"]) as made:
+    with scene(tmp_path_factory.mktemp("c"), after_content="continue", continues=["well", "claude"]) as made:
         yield made
 
 
@@ -177,6 +186,7 @@ ALONE: dict[str, tuple[Any, Any]] = {
     "reset+fine": ("ok", "ok"),
     "silence": (504, 504),
     "slow_first": ("ok", "ok"),
+    "steady": ("ok", "ok"),
     "cut_40": ("cut", 502),
     "stall_40": ("cut", 504),
     "closed_40": ("cut", 502),
@@ -218,7 +228,11 @@ def test_alone_a_faulty_provider_gives_the_whole_answer_or_one_clean_error_soon(
     answer = erring.ask(dialect, fault, stream=stream)
     outcome = expected(fault, dialect, stream)
     assert answer.seconds < SOON
-    assert len(answer.tries) == len(erring.provider.times[f"fault:{fault}"]) <= 3
+    seen = len(erring.provider.times[f"fault:{fault}"])
+    if "reset" in fault:  # a kept connection that is closed before any byte came is replaced once, unasked
+        assert len(answer.tries) <= seen <= len(answer.tries) + 1 <= 4
+    else:
+        assert len(answer.tries) == seen <= 3
     if outcome == "ok":
         assert (answer.status, answer.text, answer.finish, answer.error) == (200, ANSWER, "stop", None)
         assert answer.is_done
@@ -313,9 +327,27 @@ def test_a_provider_that_is_given_up_is_hung_up_on(erring: Scene, fault: str) ->
 
 
 async def _soon(waiting: Any) -> None:
-    import asyncio
-
     await asyncio.wait_for(waiting, 2)
+
+
+@pytest.mark.parametrize("fault", ["silence", "keep_alives_only"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_clients_deadline_is_kept_and_told(erring: Scene, fault: str, stream: bool) -> None:
+    erring.reset()
+    answer = erring.ask("openai", fault, stream=stream, headers={"X-Gateway-Deadline-Ms": "100"})
+    assert answer.seconds < 0.3
+    assert answer.status == 504
+    assert answer.error is not None
+    assert "100 ms (X-Gateway-Deadline-Ms)" in answer.error["message"]
+    assert [attempt["error_type"] for attempt in answer.tries] == ["timeout"]
+
+
+def test_the_clients_deadline_leaves_time_for_the_next(continuing: Scene) -> None:
+    continuing.reset()
+    answer = continuing.ask("openai+well", "silence", stream=True, headers={"X-Gateway-Deadline-Ms": "250"})
+    assert (answer.status, answer.text, answer.finish) == (200, ANSWER, "stop")
+    assert answer.seconds < 0.3
+    assert [attempt["error_type"] for attempt in answer.tries] == ["timeout", None]
 
 
 def test_no_retry_comes_at_once_and_the_pauses_grow(erring: Scene) -> None:
@@ -355,6 +387,7 @@ def test_a_second_beginning_is_never_passed_on(continuing: Scene) -> None:
     answer = continuing.ask("openai", "cut_40+begins_again", stream=True)
     assert answer.error is not None
     assert ANSWER.startswith(answer.text)
+    assert len(answer.tries) == 2  # each is asked to go on once
 
 
 def test_the_seam_is_marked_and_usage_summed(continuing: Scene) -> None:
@@ -370,12 +403,17 @@ def test_the_seam_is_marked_and_usage_summed(continuing: Scene) -> None:
     prefix = continuing.provider.bodies[-1]["messages"][-1]
     assert prefix["role"] == "assistant"
     assert ANSWER.startswith(prefix["content"])
-    assert answer.row["response"] == ANSWER
+    assert answer.row["response"].split() == ANSWER.split()
+
+
+def test_a_provider_of_another_dialect_goes_on_from_the_prefix(continuing: Scene) -> None:
+    continuing.reset()
+    answer = continuing.ask("openai+claude", "cut_40", stream=True)
+    assert (answer.status, answer.text, answer.finish, answer.error) == (200, ANSWER, "stop", None)
+    assert [attempt["backend"] for attempt in answer.tries] == ["openai", "claude"]
 
 
 def test_half_a_tool_call_is_never_followed_by_another(continuing: Scene) -> None:
     continuing.reset()
     answer = continuing.ask("openai+well", "cut_in_tool", stream=True)
     assert not any("tool_calls" in choice["delta"] for chunk in answer.chunks for choice in chunk["choices"])
-
-

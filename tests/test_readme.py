@@ -26,7 +26,8 @@ README = (ROOT / "README.md").read_text()
 
 def block(language: str, containing: str) -> str:
     """The README's one code block of a language that contains a text."""
-    found = [text for text in re.findall(rf"```{language}\n(.*?)```", README, re.S) if containing in text]
+    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", README, re.S)
+    found = [text for text in blocks if containing in text]
     assert len(found) == 1, f"{len(found)} blocks of {language} contain {containing!r}"
     return found[0]
 

@@ -365,16 +365,16 @@ def test_an_exchange_under_way_is_a_started_row_and_ends_once(tmp_path: Path) ->
     path = tmp_path / "requests.db"
     with opened(path) as log:
         one = exchange()
-        row = log.new_row()
-        log.begin(row, one)
+        row = log.begin(one)
         log.flush()
-        assert [(r["id"], r["state"], r["tokens_input"]) for r in rows(path)] == [(row, "started", None)]
+        ((id, state, tokens),) = [(r["id"], r["state"], r["tokens_input"]) for r in rows(path)]
+        assert (state, tokens) == ("started", None)
         log.end(row, one)
         log.flush()
         one.attempts[0].summary.cost_usd = 99.0
         log.end(row, one)
         log.flush()
-        assert [(r["id"], r["state"], r["cost_usd"]) for r in rows(path)] == [(row, "done", 0.5)]
+        assert [(r["id"], r["state"], r["cost_usd"]) for r in rows(path)] == [(id, "done", 0.5)]
         assert len(rows(path, "SELECT * FROM attempts")) == 1
 
 
@@ -383,9 +383,9 @@ def test_rows_left_started_by_a_dead_process_become_lost(tmp_path: Path) -> None
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     child.wait()
     with opened(path) as log:
-        log.begin(log.new_row(), exchange(id="mine"))
-        log.begin(log.new_row(), exchange(id="dead"))
-        log.begin(log.new_row(), exchange(id="elsewhere"))
+        log.begin(exchange(id="mine"))
+        log.begin(exchange(id="dead"))
+        log.begin(exchange(id="elsewhere"))
         log.flush()
         host, pid, start = rows(path)[0]["instance"].rsplit(":", 2)
         assert pid == str(os.getpid())
@@ -516,7 +516,7 @@ def test_a_spill_that_a_crash_cut_loses_only_the_cut_line(tmp_path: Path) -> Non
             file.write(b'{"request":{"id":"cut')
         put(log, exchange(id="two"))
     with spill.open("ab") as file:
-        file.write(b'{"request":{"id":"spoilt","timestamp":[]},"attempts":[]}\n')
+        file.write(b'{"request":{"id":"spoilt","timestamp":[]},"tries":[]}\n')
     path.rmdir()
     with opened(path) as log:
         log.flush()
@@ -752,9 +752,8 @@ log = RequestLog(sys.argv[1], durability="durable", retention_days=0)
 log.start()
 n = 0
 while True:
-    log.begin(log.new_row(), exchange(id="open"))
-    row = log.new_row()
-    log.begin(row, exchange(id=str(n)))
+    log.begin(exchange(id="open"))
+    row = log.begin(exchange(id=str(n)))
     log.end(row, exchange(id=str(n)))
     log.flush()
     print(n, flush=True)

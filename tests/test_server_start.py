@@ -139,7 +139,7 @@ async def serving(
     """A server on a free port of loopback; when left it has no connection and nothing in flight."""
     refusals: list[tuple[str, GatewayError]] = []
     server = Server(
-        handler, limits=limits, http=http, ssl=ssl, refused=lambda client, error: refusals.append((client, error))
+        handler, limits=limits, http=http, ssl=ssl, refused=lambda client, error, _: refusals.append((client, error))
     )
     await server.start("127.0.0.1", 0)
     running = Running(server, refusals)

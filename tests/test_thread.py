@@ -36,8 +36,8 @@ def start(gw: Running, folder: Path, *scripts: Script, **tables: Any) -> openai.
         name: {"adapter": "openai", "base_url": gw.add_provider(script).url + "/v1", "api_key": f"sk-{name}-secret"}
         for name, script in zip("abcdef", scripts, strict=False)
     }
-    url = gw.start(settings(folder, backends=backends, **tables))
-    return openai.OpenAI(base_url=url + "/v1", api_key="not-needed-for-local", max_retries=0, timeout=10)
+    gw.start(settings(folder, backends=backends, **tables))
+    return gw.sdk(timeout=10)
 
 
 def body(value: Any) -> bytes:
@@ -267,8 +267,8 @@ def test_a_stream_that_breaks_after_content_ends_in_an_error_and_never_in_done(g
 
 
 def test_echo_answers_where_nothing_is_configured(gw: Running, tmp_path: Path) -> None:
-    url = gw.start(settings(tmp_path))
-    client = openai.OpenAI(base_url=url + "/v1", api_key="not-needed-for-local")
+    gw.start(settings(tmp_path))
+    client = gw.sdk()
     answer = client.chat.completions.create(model="auto", messages=HI)
     assert "Hi" in (answer.choices[0].message.content or "")
     text = "".join(

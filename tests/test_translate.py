@@ -38,6 +38,10 @@ class LineCodec:
         self.summary = Summary()
         self._ended = False
 
+    @property
+    def is_done(self) -> bool:
+        return self._ended
+
     def complete(self, content: bytes) -> Completion:
         self.summary.usage = Usage(1_000_000, 0)
         return Completion(orjson.dumps(orjson.loads(content)["answer"]))
@@ -146,6 +150,17 @@ def test_whatever_fails_before_the_first_content_is_an_ordinary_failure(before: 
     assert transport.bodies[0].is_closed
     assert request.exchange.attempts[0].error is not None
     assert backend.health.in_flight == 0
+
+
+def test_a_provider_that_has_said_its_last_word_is_not_waited_for() -> None:
+    never = UpstreamConnectionError("it was waited for")
+    request, transport, _ = setting([lines(*chunks("Hello"), b"END"), never])
+
+    async def go() -> list[dict[str, Any]]:
+        return await drained(await Translate()(request, transport))
+
+    assert asyncio.run(go()) == chunks("Hello")
+    assert transport.bodies[0].is_closed
 
 
 def test_a_stream_cut_after_content_raises_from_the_stream() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -119,6 +122,39 @@ def test_a_killed_worker_is_replaced_and_nobody_is_refused(tmp_path: Path) -> No
             os.sched_yield()
         assert len(_children(process.popen.pid)) == 2
         assert process.stop() == 0
+
+
+def test_while_it_drains_new_connections_are_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import asyncio\n"
+        "class Slow:\n"
+        "    async def chat_completion(self, request, config):\n"
+        "        await asyncio.sleep(2)\n"
+        "        return 'done'\n"
+    )
+    (tmp_path / "gateway.toml").write_text('[backends.slow]\nadapter = "./slow.py:Slow"\n')
+    with gateway(tmp_path, "--port", "0", "--workers", "2") as process, ThreadPoolExecutor(1) as pool:
+        body = HI | {"backend": "slow"}
+        asking = pool.submit(httpx.post, f"{process.url}/v1/chat/completions", json=body, trust_env=False, timeout=20)
+        with httpx.Client(trust_env=False) as http:
+            while not _in_flight(http, process.url):
+                os.sched_yield()
+        process.popen.send_signal(signal.SIGTERM)
+        port = int(process.url.rpartition(":")[2])
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with socket.socket() as sock:
+                sock.settimeout(2)
+                if sock.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED:
+                    break
+        else:
+            raise AssertionError("connections are still taken")
+        assert asking.result(20).json()["choices"][0]["message"]["content"] == "done"
+        assert process.popen.wait(20) == 0
+
+
+def _in_flight(http: httpx.Client, url: str) -> int:
+    return int(http.get(f"{url}/health").json()["backends"]["slow"]["in_flight"])
 
 
 def _children(pid: int) -> list[int]:

@@ -21,6 +21,9 @@ _KNOWN = {
 }
 
 
+_PLAIN = {"role", "content"}
+
+
 class Conversation:
     """The two lists that Claude reads, filled message by message."""
 
@@ -117,7 +120,7 @@ class Conversation:
         block: dict[str, Any] = {"type": "tool_result", "tool_use_id": safe_tool_id(message["tool_call_id"])}
         content = message.get("content")
         if isinstance(content, str):
-            if not is_blank(content):
+            if content and not content.isspace():
                 block["content"] = [{"type": "text", "text": content}]
         elif blocks := blocks_of(content, f"/messages/{index}/content", self.plan):
             block["content"] = blocks
@@ -131,13 +134,24 @@ class Conversation:
     def _read_assistant(self, message: Mapping[str, Any], index: int) -> None:
         plan = self.plan
         pointer = f"/messages/{index}"
-        calls = message.get("tool_calls") or ()
+        calls = message.get("tool_calls")
+        if (
+            not calls
+            and message.keys() == _PLAIN
+            and isinstance(text := message["content"], str)
+            and not is_blank(text)
+        ):
+            self._add("assistant", [{"type": "text", "text": text}])  # most turns
+            return
+        calls = calls or ()
         signed = signed_blocks(message, pointer, plan)
         if calls:
             # A person's text begins a new turn, and Claude forgets the thinking before it; results go on with the old.
             self.is_loop_unsigned = not signed or (self._is_in_loop and self.is_loop_unsigned)
-        uses = [self._tool_use(call, f"{pointer}/tool_calls/{at}") for at, call in enumerate(calls)]
-        blocks = arranged(signed, self._assistant_texts(message, pointer), uses)
+        uses = [self._tool_use(call, pointer, at) for at, call in enumerate(calls)]
+        is_silent = message.get("content") is None and not message.get("refusal")
+        texts = [] if is_silent else self._assistant_texts(message, pointer)
+        blocks = arranged(signed, texts, uses) if signed else texts + uses
         if not blocks:
             plan.lose(pointer, "dropped", "an assistant message without content")
             return
@@ -161,8 +175,10 @@ class Conversation:
             texts.append({"type": "text", "text": message["refusal"]})
         return texts
 
-    def _tool_use(self, call: Mapping[str, Any], pointer: str) -> dict[str, Any]:
+    def _tool_use(self, call: Mapping[str, Any], message: str, at: int) -> dict[str, Any]:
+        """The block for the call `at` of the message with this pointer."""
         plan = self.plan
+        pointer = f"{message}/tool_calls/{at}"
         call_id = call.get("id")
         if not isinstance(call_id, str) or not call_id:
             raise refusal(pointer + "/id", "a tool call needs an id")

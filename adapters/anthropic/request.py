@@ -80,6 +80,7 @@ def encode(chat: Mapping[str, Any], plan: Plan, model: str, max_tokens: int | No
     _tell_unknown(chat, plan)
     if is_deprecated(chat):
         plan.is_deprecated = True
+        plan.lose("/functions", "emulated", "they travel as tools")
         chat = with_tools(chat)
     _refuse_impossible(chat, plan)
     tools = encode_tools(chat.get("tools"), plan)

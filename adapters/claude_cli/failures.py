@@ -119,6 +119,8 @@ def reset_after(text: str, now: float) -> float | None:
     today = datetime.fromtimestamp(now, zone) if zone else datetime.fromtimestamp(now).astimezone()
     hour = int(found["hour"])
     if found["half"]:
+        if not 1 <= hour <= 12:
+            return None
         hour = hour % 12 + (12 if found["half"].lower() == "pm" else 0)
     try:
         reset = today.replace(hour=hour, minute=int(found["minute"] or 0), second=0, microsecond=0)

@@ -10,9 +10,10 @@ import shutil
 import tempfile
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -25,10 +26,18 @@ logger = logging.getLogger("gw.claude_cli")
 
 SPARE_AGE = 600.0  # seconds after which an unused spare is replaced
 WARM_AGE = 300.0  # seconds in which the next turn of a conversation is likely to come
+MAX_ASLEEP = 256  # transcripts kept; a conversation without one is told again from the gateway's log
 MAX_TURNS = 30  # of one process: its memory grows by about two megabytes a turn
 PATIENCE = 1.0  # seconds for a process that is done to leave by itself; it takes about 0.1
 START = 30.0  # seconds for a process to start
 PAUSE = 5.0  # seconds after a spare that could not be started
+
+
+class Asleep(NamedTuple):
+    """A conversation whose process has ended, and that another one can go on with."""
+
+    session: str
+    cost: float  # USD it has reported so far
 
 
 @dataclass(eq=False)
@@ -42,6 +51,7 @@ class Worker:
     own_folder: Path | None = None  # made for it, and removed with it
     turns: int = 0
     cost: float = 0.0  # USD it has reported so far
+    session: str | None = None  # the id of its transcript, where it keeps one
     has_started: asyncio.Event = field(default_factory=asyncio.Event)  # it has written something
 
 
@@ -57,12 +67,13 @@ class Pool:
         self._clock = clock
         self._spares: deque[Worker] = deque()
         self._warm: OrderedDict[bytes, Worker] = OrderedDict()  # by what they know; the longest idle first
+        self._asleep: OrderedDict[bytes, Asleep] = OrderedDict()
         self._starting = asyncio.Semaphore(os.cpu_count() or 1)  # more at once only slow each other down
         self._wanted = asyncio.Event()
         self._probed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
-        self._problem: str | None = None
+        self.problem: str | None = None  # why the program cannot be used; known soon after the start
         self._scratch: Path | None = None
 
     async def __aenter__(self) -> Pool:
@@ -78,8 +89,11 @@ class Pool:
             await asyncio.gather(self._keeper, return_exceptions=True)
         for worker in [*self._spares, *self._warm.values()]:
             self.dismiss(worker, patience=0.0)
+        for asleep in self._asleep.values():
+            await asyncio.to_thread(self._program.forget, asleep.session)
         self._spares.clear()
         self._warm.clear()
+        self._asleep.clear()
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._scratch is not None:
@@ -90,8 +104,8 @@ class Pool:
     async def check(self) -> None:
         """Raise Unavailable where the program cannot be used; waits until that is known."""
         await self._probed.wait()
-        if self._problem is not None:
-            raise Unavailable(self._problem)
+        if self.problem is not None:
+            raise Unavailable(self.problem)
 
     async def checkout(self, argv: Sequence[str], cwd: Path | None) -> Worker:
         """A process that nobody has used: a spare where one fits, else a new one.
@@ -110,9 +124,13 @@ class Pool:
         """The process that had the conversation so far, if it still lives; it is the caller's now."""
         worker = self._warm.pop(knowledge, None)
         if worker is not None and not worker.process.is_alive:
-            self.dismiss(worker)
+            self._send_to_sleep(knowledge, worker)
             return None
         return worker
+
+    def asleep(self, knowledge: bytes) -> Asleep | None:
+        """The transcript of the conversation so far, to be resumed; it is the caller's now."""
+        return self._asleep.pop(knowledge, None)
 
     def keep_warm(self, worker: Worker, knowledge: bytes) -> None:
         """Keep a process whose turn ended well for the next turn of the same conversation, if there is room."""
@@ -122,27 +140,39 @@ class Pool:
         if previous is not None:
             self.dismiss(previous, PATIENCE)
         if worker.turns >= MAX_TURNS or not self._max_warm or not worker.process.is_alive:
-            self.dismiss(worker, PATIENCE)
+            self._send_to_sleep(knowledge, worker)
             return
         self._warm[knowledge] = worker
         while len(self._warm) > self._max_warm:
-            self.dismiss(self._warm.popitem(last=False)[1], PATIENCE)
+            self._send_to_sleep(*self._warm.popitem(last=False))
         self._wanted.set()
 
-    def dismiss(self, worker: Worker, patience: float = 0.0) -> None:
-        """End a process, all that it started, and its folder; a replacement is started for a spare."""
+    def _send_to_sleep(self, knowledge: bytes, worker: Worker) -> None:
+        """End a process that did well; what it knows can be resumed where it has kept it."""
+        if worker.session is not None:
+            self._asleep[knowledge] = Asleep(worker.session, worker.cost)
+            while len(self._asleep) > MAX_ASLEEP:
+                self._own(asyncio.to_thread(self._program.forget, self._asleep.popitem(last=False)[1].session))
+        self.dismiss(worker, PATIENCE, forgets=False)
+
+    def dismiss(self, worker: Worker, patience: float = 0.0, *, forgets: bool = True) -> None:
+        """End a process, all that it started, its folder and its transcript; a spare is replaced."""
         worker.has_started.set()
         self._wanted.set()
-        task = asyncio.create_task(self._end(worker, patience))
+        self._own(self._end(worker, patience, forgets))
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    @staticmethod
-    async def _end(worker: Worker, patience: float) -> None:
+    async def _end(self, worker: Worker, patience: float, forgets: bool) -> None:
         try:
             await worker.process.end(patience)
         except Exception:  # the root of this task
             logger.exception("process %d could not be ended", worker.process.pid)
+        if worker.session is not None and forgets:
+            await asyncio.to_thread(self._program.forget, worker.session)
         if worker.own_folder is not None:
             await asyncio.to_thread(shutil.rmtree, worker.own_folder, True)
 
@@ -165,9 +195,7 @@ class Pool:
                 own.rmdir()
             raise
         worker = Worker(process, argv, cwd, self._clock(), own)
-        task = asyncio.create_task(self._release(worker))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._own(self._release(worker))
         return worker
 
     async def _release(self, worker: Worker) -> None:
@@ -182,11 +210,11 @@ class Pool:
     async def _keep(self) -> None:
         """See to it that there are as many spares as there should be, one after the other, none too old."""
         try:
-            self._problem = await self._probe()
+            self.problem = await self._probe()
         except GatewayError as error:
-            self._problem = error.message
+            self.problem = error.message
         self._probed.set()
-        while self._problem is None:
+        while self.problem is None:
             self._retire()
             pause = SPARE_AGE
             if self._warm:
@@ -209,7 +237,7 @@ class Pool:
             self._spares.remove(worker)
             self.dismiss(worker)
         for knowledge in [k for k, w in self._warm.items() if now - w.since > WARM_AGE or not w.process.is_alive]:
-            self.dismiss(self._warm.pop(knowledge))
+            self._send_to_sleep(knowledge, self._warm.pop(knowledge))
 
     async def _add_spare(self) -> None:
         """One more spare. It counts when it has started: until then whoever asks is served sooner by a new one."""

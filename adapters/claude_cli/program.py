@@ -22,6 +22,7 @@ _ALWAYS = (
     *("-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"),
     *("--include-partial-messages", "--strict-mcp-config", "--permission-prompts", "none", "--restricted"),
 )
+_FORGETS = ("--no-session-persistence",)  # what is said is kept in one place, the gateway's log
 _QUIET = {
     "LANG": "C.UTF-8",
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -67,6 +68,7 @@ class Program:
 
     path: str
     config_dir: Path | None  # None: the user's own, with the user's own login
+    model: str | None  # what processes are started with; None: the program's own choice
     base_url: str | None
     key: Secret | None
     variables: Mapping[str, str] = field(repr=False)  # the operator's own
@@ -77,11 +79,24 @@ class Program:
     def chat(self) -> list[str]:
         """The command line of a process without tools that leaves nothing behind."""
         bare = ["--bare"] if self.key is not None else []  # faster, but it knows no login
-        return [*self._line(), *bare, "--no-session-persistence", "--tools", ""]
+        return [*self._line(self.model), *_FORGETS, *bare, "--tools", ""]
 
-    def tools(self, names: Sequence[str]) -> list[str]:
+    def tools(self, names: Sequence[str], model: str | None) -> list[str]:
         """The command line of a process with some of Claude's own tools, confined to its working directory."""
-        return [*self._line(), "--no-session-persistence", "--tools", ",".join(names)]
+        return [*self._line(model), "--tools", ",".join(names)]
+
+    @staticmethod
+    def session(identifier: str | None, *, is_new: bool = True) -> list[str]:
+        """The flags of a process that keeps a transcript, or goes on with one; None: it keeps none."""
+        if identifier is None:
+            return list(_FORGETS)
+        return ["--session-id" if is_new else "--resume", identifier]
+
+    def forget(self, identifier: str) -> None:
+        """Delete a transcript. Blocks for a moment."""
+        home = self.config_dir or Path(self.environ.get("HOME") or os.path.expanduser("~")) / ".claude"
+        for path in (home / "projects").glob(f"*/{identifier}.jsonl"):
+            path.unlink(missing_ok=True)
 
     def environment(self, temporary: Path) -> dict[str, str]:
         """Built from nothing: paths, the quiet settings, what the backend's table names, and nothing else."""
@@ -97,9 +112,12 @@ class Program:
             found["ANTHROPIC_API_KEY"] = self.key.reveal()
         return found | dict(self.variables)
 
-    def _line(self) -> list[str]:
+    def _line(self, model: str | None) -> list[str]:
         settings = self._settings()
-        return [self.path, *_ALWAYS, *(["--settings", str(settings)] if settings else []), *self.arguments]
+        more = ["--settings", str(settings)] if settings else []
+        # With its value in one piece: whatever a client calls a model, it is no flag.
+        more += [f"--model={model}"] if model else []
+        return [self.path, *_ALWAYS, *more, *self.arguments]
 
     def _settings(self) -> Path | None:
         """The config folder's own settings, which confinement would leave out; only where nobody else can write."""

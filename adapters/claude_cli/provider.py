@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +43,10 @@ class _Task:
     instructions: dict[str, Any]  # of `initialize`
     settings: dict[str, Any]  # what is not as the process was started: model, effort
 
+    def session(self, identifier: str | None, *, is_new: bool = True) -> list[str]:
+        """The flags that are added to `argv` for a transcript; a chat without a folder keeps none."""
+        return [] if self.cwd is None else Program.session(identifier, is_new=is_new)
+
 
 class ClaudeCLI:
     """The Claude program as a backend; `name` is the backend's.
@@ -50,7 +55,8 @@ class ClaudeCLI:
     folder with login and settings, `arguments` more of its own flags, `env` more variables. A request may use tools
     among `allowed_tools`, in a folder inside one of `roots`. At most `max_concurrent` turns run, `queue_size` wait for
     up to `queue_timeout` seconds, each may take `timeout` seconds. `min_idle` processes are started ahead of need, and
-    up to `max_warm` wait for the next turn of the conversation they had. `base_url` and a key make it ask another host.
+    up to `max_warm` wait for the next turn of the conversation they had; with `resume` those in a folder also leave a
+    transcript in `config_dir`, so that another process can go on. `base_url` and a key make it ask another host.
     """
 
     key_envs: ClassVar[tuple[str, ...]] = ()
@@ -67,9 +73,11 @@ class ClaudeCLI:
         env: dict[str, str] | None = None,
         allowed_tools: list[str] | None = None,
         roots: list[Path] | None = None,
+        model: str | None = None,
         system_prompt: str = _CHAT_PROMPT,
         min_idle: int = 1,
         max_warm: int = 2,
+        resume: bool = False,
         max_concurrent: int = 10,
         queue_size: Annotated[int, Alias("queueSize", "maxQueue")] = 50,
         queue_timeout: float = 30.0,
@@ -86,10 +94,11 @@ class ClaudeCLI:
         environ = environ or Environ()
         key = api_key or (environ.secret(api_key_env) if api_key_env else None)
         path = find_program(command, environ)
-        self.problem = None if path is not None else NO_PROGRAM if command is None else f"no program {command!r}"
+        self._missing = None if path is not None else NO_PROGRAM if command is None else f"no program {command!r}"
         self._program = Program(
             path=path or "claude",
             config_dir=config_dir.expanduser() if config_dir is not None else None,
+            model=model,
             base_url=base_url,
             key=key,
             variables=env or {},
@@ -98,6 +107,7 @@ class ClaudeCLI:
             environ=environ,
         )
         self._roots = Roots([Path.cwd(), Path(tempfile.gettempdir())] if roots is None else roots)
+        self._resume = resume
         self._system_prompt = system_prompt
         self._queue_timeout = queue_timeout
         self._timeout = timeout
@@ -108,12 +118,17 @@ class ClaudeCLI:
         self._name = name
 
     async def __aenter__(self) -> ClaudeCLI:
-        if self.problem is None:
+        if self._missing is None:
             await self._pool.__aenter__()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self._pool.__aexit__(*exc)
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot be asked, with the cure; what the program itself is like is known soon after the start."""
+        return self._missing or self._pool.problem
 
     def pool_status(self) -> dict[str, int]:
         """The figures of `/queue/status`, over all workers."""
@@ -121,8 +136,8 @@ class ClaudeCLI:
 
     async def answer(self, request: Request, /) -> Response:
         """One turn in one process. Raises InvalidRequest before anybody waits, Unavailable where the queue is full."""
-        if self.problem is not None:
-            raise Unavailable(f'backend "{self._name}" is not ready: {self.problem}')
+        if self._missing is not None:
+            raise Unavailable(f'backend "{self._name}" is not ready: {self._missing}')
         task = self._read(request)
         await self._pool.check()
         waited = await self._places.take(self._queue_timeout)
@@ -150,15 +165,16 @@ class ClaudeCLI:
         chat: Mapping[str, Any] = request.document.peek() if request.document is not None else {}
         prompt = read_chat(chat)
         settings = {}
-        model = request.candidate.model
-        if model != self._name and model not in _NAMED_NO_MODEL:
-            settings["model"] = model
+        asked = request.candidate.model
+        model = self._program.model if asked == self._name or asked in _NAMED_NO_MODEL else asked
         if prompt.effort is not None:
             settings["effortLevel"] = prompt.effort
         schema = {"jsonSchema": prompt.schema} if prompt.schema is not None else {}
         folder = chat.get("working_directory")
         is_named = any(isinstance(tool, str) for tool in chat.get("tools") or ())
         if not (folder or is_named or chat.get("cli_tools")):
+            if model is not None and model != self._program.model:
+                settings["model"] = model
             instructions = {"systemPrompt": [prompt.system or self._system_prompt], **schema}
             return _Task(prompt, self._program.chat(), None, instructions, settings)
         tools = tools_of(chat, self._allowed)
@@ -166,18 +182,22 @@ class ClaudeCLI:
         context = self._roots.context(cwd) if cwd is not None else None
         more = "\n\n".join(text for text in (prompt.system, context) if text)
         instructions = {**({"appendSystemPrompt": more} if more else {}), **schema}
-        return _Task(prompt, self._program.tools(tools), cwd, instructions, settings)
+        argv = self._program.tools(tools, model) + (Program.session(None) if cwd is None else [])
+        return _Task(prompt, argv, cwd, instructions, settings)
 
     # --- a turn -----------------------------------------------------------------------------------------------------
 
     async def _begin(self, request: Request, task: _Task, leave: Callable[[bool], None]) -> Turn:
         prompt = task.prompt
         scope = (request.principal.name, task.argv, task.cwd, task.instructions, task.settings)
-        worker = self._pool.warm(knowledge_of(scope, prompt.turns[:-1])) if len(prompt.turns) > 1 else None
+        knowledge = knowledge_of(scope, prompt.turns[:-1])
+        worker = self._pool.warm(knowledge) or await self._resumed(task, knowledge)
         if worker is not None:
             batches = Prompt(turns=prompt.turns[-1:]).batches()
         else:
-            worker = await self._pool.checkout(task.argv, task.cwd)
+            session = str(uuid.uuid4()) if self._resume and task.cwd is not None else None
+            worker = await self._pool.checkout(task.argv + task.session(session), task.cwd)
+            worker.session = session
             controls: list[dict[str, Any]] = [{"subtype": "initialize", **task.instructions}]
             if task.settings:
                 controls.append({"subtype": "apply_flag_settings", "settings": task.settings})
@@ -194,6 +214,15 @@ class ClaudeCLI:
         ended = partial(self._ended, worker, reader, scope, prompt, leave)
         return Turn(worker, reader, batches, failures=self._failures, timeout=self._timeout, ended=ended)
 
+    async def _resumed(self, task: _Task, knowledge: bytes) -> Worker | None:
+        """A new process that goes on with the transcript of one that has ended, where there is one."""
+        asleep = self._pool.asleep(knowledge)
+        if asleep is None:
+            return None
+        worker = await self._pool.checkout(task.argv + task.session(asleep.session, is_new=False), task.cwd)
+        worker.session, worker.cost = asleep
+        return worker
+
     def _ended(
         self,
         worker: Worker,
@@ -207,6 +236,8 @@ class ClaudeCLI:
         if not is_well:
             self._pool.dismiss(worker)
             return
+        if worker.session is not None:
+            worker.session = reader.session_id or worker.session  # older programs give a new one on resuming
         said = {"role": "assistant", "content": [{"type": "text", "text": "".join(reader.text)}]}
         self._pool.keep_warm(worker, knowledge_of(scope, [*prompt.turns, said]))
 

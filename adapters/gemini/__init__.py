@@ -17,7 +17,7 @@ from gw.adapters.gemini.draft import NEWEST, Draft, Traits, traits_of
 from gw.adapters.gemini.request import EXTENSION, encode_request
 from gw.chat_parts import is_deprecated, with_tools
 from gw.errors import ConfigError
-from gw.message import Request
+from gw.message import Loss, Request
 from gw.models import Catalogue, Model
 from gw.models import catalogue as shipped
 from gw.remote_media import Fetch, MediaFetcher
@@ -95,6 +95,8 @@ class Gemini:
             takes_uri=self.takes_uri,
             is_vertex=self.is_vertex,
         )
+        if is_old:
+            draft.losses.append(Loss("/functions", "emulated", "they travel as tools"))
         body = encode_request(chat, draft, self._safety)
         wire = WireRequest(
             method="POST",

@@ -64,7 +64,7 @@ class Ollama:
         if is_old:
             chat = with_tools(chat)
         candidate = request.candidate
-        losses: list[Loss] = []
+        losses = [Loss("/functions", "emulated", "they travel as tools")] if is_old else []
         body = encode_request(chat, candidate.model, request.is_stream, self._options, losses)
         if self._keep_alive is not None:
             body.setdefault("keep_alive", self._keep_alive)

@@ -25,6 +25,6 @@ def parse(raw: bytes) -> tuple[Any, bool]:
     except orjson.JSONDecodeError:
         whole = _SURROGATES.sub(lambda found: found[0] if len(found[0]) != 6 else rb"\ufffd", raw)
     try:
-        return json.loads(whole, parse_constant=lambda name: None), False
+        return json.loads(whole.decode("utf-8-sig"), parse_constant=lambda name: None), False
     except RecursionError:
         raise ValueError("nested too deep") from None

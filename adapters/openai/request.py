@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -211,11 +212,21 @@ def _messages(messages: Any, dialect: Dialect, losses: list[Loss]) -> list[Any] 
     """The messages as this dialect takes them; None where they can stay as they are."""
     if not isinstance(messages, list):
         return None
-    repairs = _REPAIRS_OF.get(dialect.name)
-    if repairs is None:
-        repairs = _REPAIRS_OF[dialect.name] = _message_repairs(dialect)
+    known = _REPAIRS_OF.get(dialect.name)
+    if known is None:
+        known = _REPAIRS_OF[dialect.name] = (_message_repairs(dialect), _triggers(dialect))
+    repairs, triggers = known
     changed: list[Any] | None = None
+    has_results = False
     for index, message in enumerate(messages):
+        role = message.get("role")
+        has_results = has_results or role == "tool"
+        if (
+            triggers.isdisjoint(message)
+            and (dialect.developer or role != "developer")
+            and (dialect.remote_images or not isinstance(message.get("content"), list))
+        ):
+            continue  # nearly all messages, and the repairs cost more than this
         new, place = message, f"/messages/{index}"
         for repair in repairs:
             new = repair(new, place, losses)
@@ -223,15 +234,21 @@ def _messages(messages: Any, dialect: Dialect, losses: list[Loss]) -> list[Any] 
             if changed is None:
                 changed = list(messages)
             changed[index] = new
-    if dialect.answers_results:
+    if has_results and dialect.answers_results:
         changed = _with_results_answered(changed or messages, losses) or changed
-    if not dialect.tool_images:
+    if has_results and not dialect.tool_images:
         changed = _with_tool_images_moved(changed or messages, losses) or changed
     return changed
 
 
 _Repair = Callable[[dict[str, Any], str, list[Loss]], dict[str, Any]]
-_REPAIRS_OF: dict[str, Sequence[_Repair]] = {}
+_REPAIRS_OF: dict[str, tuple[Sequence[_Repair], frozenset[str]]] = {}
+
+
+def _triggers(dialect: Dialect) -> frozenset[str]:
+    """The fields of a message without which none of its repairs has anything to do, roles and images apart."""
+    reasoning = _REASONING if dialect.reasoning != "as it came" else frozenset()
+    return dialect.message_drop | reasoning | ({"tool_calls", "tool_call_id"} if dialect.short_ids else frozenset())
 
 
 def _message_repairs(dialect: Dialect) -> Sequence[_Repair]:
@@ -312,6 +329,7 @@ _SHORT_ID = re.compile(r"[a-zA-Z0-9]{9}")
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
+@lru_cache(4096)  # each id stands twice in a request, and again in every later turn
 def short_id(call_id: str) -> str:
     """A tool call id of nine letters and digits; the same for the same id, in every turn."""
     if _SHORT_ID.fullmatch(call_id):

@@ -17,6 +17,7 @@ from gw.pipeline import Handler
 from gw.schema import decode_chat
 from gw.server import Reply
 from gw.stream import Stream
+from gw.successor import CONTINUES
 
 STREAM_HEADERS = (
     ("Content-Type", "text/event-stream; charset=utf-8"),
@@ -26,8 +27,7 @@ STREAM_HEADERS = (
 JSON_HEADERS = (("Content-Type", "application/json"),)
 
 
-CONTINUES = "gw.continues"  # the attribute of an exchange whose stream broke and went on elsewhere
-KEEP_ALIVE = 15.0  # seconds of silence before a comment keeps a stream alive (contract 1.7)
+KEEP_ALIVE = 15.0  # seconds of silence before a comment keeps a stream alive
 
 
 class ChatCompletions:
@@ -56,8 +56,8 @@ class ChatCompletions:
         comment, and what comes later, an error too, comes as events."""
         if not request.exchange.stream:
             return await inner(request)
-        work = Patient(inner(request), self._quiet)
-        return work.result() if await work.has_come() else Response(Late(work))
+        work: Patient[Response] = Patient(self._quiet)
+        return work.result if work.start(inner(request)) or await work else Response(Late(work))
 
     def encode(
         self, exchange: Exchange, response: Response, ended: Callable[[BaseException | None], Awaitable[None] | None]
@@ -81,7 +81,7 @@ class ChatCompletions:
 
 
 def extras(exchange: Exchange) -> bytes:
-    """What gw adds to an answer (contract 1.6): `degraded`, `session_id`, `gateway`."""
+    """What gw adds to an answer: `degraded`, `session_id`, `gateway`."""
     attempt = exchange.attempt
     more: dict[str, Any] = {"degraded": exchange.degraded}
     if exchange.session_id is not None:
@@ -99,7 +99,7 @@ def extras(exchange: Exchange) -> bytes:
 
 
 def _check_media_type(value: str) -> None:
-    """A web page can send any body without asking first, but not one that calls itself JSON (contract 1.7)."""
+    """A web page can send any body without asking first, but not one that calls itself JSON."""
     media_type = value.partition(";")[0].strip().lower()
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")

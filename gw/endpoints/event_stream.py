@@ -45,7 +45,6 @@ class EventStream:
         "_include_usage",
         "_is_late",
         "_is_over",
-        "_quiet",
         "_reading",
         "_stream",
     )
@@ -61,8 +60,7 @@ class EventStream:
         quiet: Quiet | None = None,
     ) -> None:
         self._stream = stream
-        self._quiet = quiet
-        self._reading: Patient[Sequence[Chunk]] | None = None  # a read that fell silent, and goes on
+        self._reading: Patient[Sequence[Chunk]] | None = None if quiet is None else Patient(quiet)
         self._is_late = isinstance(stream, Late)  # the first comment is due: its head waits for some bytes
         self._exchange = exchange
         self._include_usage = include_usage
@@ -78,15 +76,13 @@ class EventStream:
             return KEEP_ALIVE
         while not self._is_over:
             try:
-                if self._quiet is None:
+                reading = self._reading
+                if reading is None:
                     chunks = await self._stream.read()
+                elif (not reading.is_waiting and reading.start(self._stream.read())) or await reading:
+                    chunks = reading.result
                 else:
-                    reading = self._reading or Patient(self._stream.read(), self._quiet)
-                    if not await reading.has_come():
-                        self._reading = reading
-                        return KEEP_ALIVE
-                    self._reading = None
-                    chunks = reading.result()
+                    return KEEP_ALIVE
             except GatewayError as error:
                 return await self._break(error)
             except Exception as error:
@@ -134,7 +130,6 @@ class EventStream:
         was_over, self._is_over = self._is_over, True
         if self._reading is not None:
             await self._reading.give_up()
-            self._reading = None
         await self._stream.aclose()
         if not was_over:
             await self._tell(ClientGone("the client hung up in mid-stream"))

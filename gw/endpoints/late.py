@@ -22,8 +22,8 @@ class Late(Stream):
 
     async def read(self) -> Sequence[Chunk]:
         if self._stream is None:
-            await self._work.has_come(patiently=True)
-            content = self._work.result().content
+            await self._work.patiently()
+            content = self._work.result.content
             if not isinstance(content, Stream):
                 raise GatewayError("a middleware answered a request for a stream with a whole answer: send a stream")
             self._stream = content
@@ -32,8 +32,7 @@ class Late(Stream):
     async def aclose(self) -> None:
         if self._stream is not None:
             await self._stream.aclose()
-            return
-        if not self._work.is_done:
+        elif self._work.is_waiting:
             await self._work.give_up()
-        elif not self._work.has_failed:
-            await self._work.result().aclose()
+        elif hasattr(self._work, "result"):  # it came when nobody waited for it any more
+            await self._work.result.aclose()

@@ -15,6 +15,7 @@ from gw.backend import Backend, Backends
 from gw.errors import NotFound
 from gw.message import Request, Response
 from gw.near import near
+from gw.sessions import Sessions, not_found
 
 JSON = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
@@ -39,11 +40,13 @@ class StatusPages:
         model_names: Callable[[], Sequence[str]],
         figures: Figures,
         problems: Callable[[], Sequence[str]],
+        sessions: Sessions | None = None,
     ) -> None:
         self.backends = backends
         self._model_names = model_names
         self._figures = figures
         self._problems = problems
+        self._sessions = sessions
         self._started = time.monotonic()
         self._created = int(time.time())
 
@@ -85,8 +88,21 @@ class StatusPages:
             raise NotFound(f"The model `{name}` does not exist{hint}", code="model_not_found", param="model")
         return _json(self._model(name))
 
+    async def sessions(self, request: Request) -> Response:
+        """`GET /v1/sessions`: the conversations of this key that can be continued, the newest first."""
+        listed = [] if self._sessions is None else await self._sessions.listed(request.principal.name)
+        return _json({"object": "list", "data": listed})
+
+    async def session(self, request: Request) -> Response:
+        """`GET /v1/sessions/ID`: one of them with its messages; `DELETE` forgets what it said."""
+        session_id, key = request.parameters["session"], request.principal.name
+        if self._sessions is None:
+            raise not_found(session_id)
+        do = self._sessions.forget if request.method == "DELETE" else self._sessions.shown
+        return _json(await do(session_id, key))
+
     async def queue(self, request: Request) -> Response:
-        """`GET /queue/status`: document A's shape, summed over all pools."""
+        """`GET /queue/status`: summed over all pools."""
         return _json({"processPool": self._pool(), "backends": self._counts()})
 
     async def metrics(self, request: Request) -> Response:
@@ -147,11 +163,13 @@ def _version() -> str:
 
 
 def _backend_state(backend: Backend) -> dict[str, Any]:
-    state: dict[str, Any] = {"adapter": backend.kind, "ready": backend.is_ready}
+    # A provider may find out later than at its making: a program that does not run.
+    problem = backend.problem or getattr(backend.provider, "problem", None)
+    state: dict[str, Any] = {"adapter": backend.kind, "ready": backend.is_ready and problem is None}
     if not backend.enabled:
         state["problem"] = "disabled"
-    elif backend.problem is not None:
-        state["problem"] = backend.problem
+    elif problem is not None:
+        state["problem"] = problem
     if backend.is_cooling:
         state["cooling_seconds"] = round(backend.cooling_for, 1)
     state["in_flight"] = backend.health.in_flight

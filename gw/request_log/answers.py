@@ -28,6 +28,22 @@ def messages_of(raw: Sequence[bytes]) -> list[dict[str, Any]]:
     return [_finished(messages[index]) for index in sorted(messages)]
 
 
+def only_text(answer: Any) -> str | None:
+    """What a whole answer says, where it is one choice that says nothing else; else None."""
+    try:
+        (choice,) = answer["choices"]
+        message = choice["message"]
+        content = message["content"]
+        if type(content) is not str or "delta" in choice:
+            return None
+        for name in message:
+            if name not in _PLAIN and message[name]:
+                return None
+    except (TypeError, KeyError, ValueError):
+        return None
+    return content
+
+
 def text_of(message: dict[str, Any]) -> str:
     """What the message says: its content, else its refusal."""
     for name in ("content", "refusal"):

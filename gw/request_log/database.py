@@ -11,17 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gw.request_log import BadRow, CannotWrite
-from gw.request_log.rows import Row, Rows
-from gw.request_log.schema import (
-    ADD_ATTEMPT,
-    ATTEMPT_NAMES,
-    FINISH_REQUEST,
-    REQUEST_NAMES,
-    START_REQUEST,
-    STARTED_NAMES,
-    migrate,
-    refuse_foreign,
-)
+from gw.request_log.rows import Rows
+from gw.request_log.schema import REQUESTS, ROWS, TRIES, migrate, refuse_foreign
+from gw.request_log.tables import Value
 
 DAY = 86_400_000  # milliseconds
 STALE = DAY  # a started row of another machine is given up after this long
@@ -32,7 +24,9 @@ _BAD_VALUE = (  # what the values themselves are to blame for
     sqlite3.DataError,
     ValueError,
     OverflowError,
+    TypeError,
 )
+_INSTANCE = REQUESTS.shared.index("instance")
 
 
 class Database:
@@ -41,6 +35,7 @@ class Database:
     def __init__(self, path: Path, *, is_durable: bool, busy_timeout: float) -> None:
         """Open the file, creating it and its folder where they are missing. `busy_timeout` in seconds."""
         self._path = path
+        self._first_ids: dict[Value, int] = {}  # by instance
         with _told():
             path.parent.mkdir(parents=True, exist_ok=True)
             with _alone(path.parent):
@@ -72,14 +67,25 @@ class Database:
         with _told():
             self._connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
-    def write(self, finished: Sequence[Rows], started: Sequence[Row] = ()) -> None:
-        """Add rows in one transaction, all or none."""
-        requests = [tuple(map(row.request.get, REQUEST_NAMES)) for row in finished]
-        attempts = [tuple(map(attempt.get, ATTEMPT_NAMES)) for row in finished for attempt in row.attempts]
+    def write(self, rows: Sequence[Rows]) -> None:
+        """Add rows in one transaction, all or none; what is there already and final stays as it is."""
+        first_ids = self._first_ids
+        requests = [request for _, request, _ in rows]
+        for instance in {shared[_INSTANCE] for _, shared, _ in requests}:
+            if instance not in first_ids:
+                first_ids[instance] = self._number(instance) * ROWS
+        ids = [first_ids[shared[_INSTANCE]] + number for number, (_, shared, _), _ in rows]
+        tries = [(id, attempt) for id, (_, _, attempts) in zip(ids, rows, strict=True) for attempt in attempts]
         with self._transaction() as connection:
-            connection.executemany(FINISH_REQUEST, requests)
-            connection.executemany(ADD_ATTEMPT, attempts)
-            connection.executemany(START_REQUEST, [tuple(map(row.get, STARTED_NAMES)) for row in started])
+            REQUESTS.insert(connection, ids, requests)
+            TRIES.insert(connection, [id for id, _ in tries], [attempt for _, attempt in tries])
+
+    def _number(self, instance: Value) -> int:
+        """The number by which this file knows a process; it gets one where it is new."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO instances (name) VALUES (?)", (instance,))
+            (number,) = connection.execute("SELECT id FROM instances WHERE name = ?", (instance,)).fetchone()
+        return int(number)
 
     def mark_lost(self, instance: str, now: float) -> int:
         """Give up the started rows of processes that are no more; `now` in Unix milliseconds. How many there were."""
@@ -106,7 +112,7 @@ class Database:
             old = connection.execute(
                 "SELECT id FROM requests WHERE timestamp < ? LIMIT ?", (timestamp, batch)
             ).fetchall()
-            connection.executemany("DELETE FROM attempts WHERE request_row = ?", old)
+            connection.executemany("DELETE FROM tries WHERE request_row = ?", old)
             connection.executemany("DELETE FROM requests WHERE id = ?", old)
         return len(old) == batch
 

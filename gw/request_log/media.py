@@ -13,6 +13,11 @@ _STRUCTURE = frozenset({"role", "type"})
 _ENDS = "\"'()<> \\\n"  # what ends a data URI inside a text
 
 
+def has_media(written: bytes) -> bool:
+    """Whether `elided` may find something to take out of this JSON, which orjson wrote."""
+    return b"data" in written and (b"data:" in written or b'data":' in written)
+
+
 def elided(value: Any) -> Any:
     """A copy of some JSON with each inline media file as `data:TYPE;elided;size=BYTES;sha256=PREFIX`."""
     if isinstance(value, str):

@@ -3,65 +3,63 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import orjson
 
 from gw.backend import Backends
+from gw.document import Completion, Document
 from gw.errors import GatewayError
 from gw.estimate import account, total_cost, total_usage
 from gw.known_secrets import KnownSecrets
 from gw.message import Attempt, Exchange
 from gw.outcome import code_of, is_client_gone, message_of, outcome_of, status_of, type_of
-from gw.request_log.answers import is_more_than_text, messages_of, text_of
-from gw.request_log.media import elided, redacted
-from gw.request_log.schema import STARTED_NAMES
+from gw.request_log.answers import is_more_than_text, messages_of, only_text, text_of
+from gw.request_log.media import elided, has_media, redacted
+from gw.request_log.schema import (
+    HAS_COST,
+    HAS_DETAILS,
+    HAS_FIRST_BYTE,
+    HAS_RESPONSE,
+    HAS_SESSION,
+    HAS_TIMES,
+    HAS_TOKENS,
+    HAS_TRY,
+    HAS_UPSTREAM_ID,
+    REQUESTS,
+    TRIES,
+)
+from gw.request_log.tables import Row, Value
 
 logger = logging.getLogger("gw.log")
 
 Content = Literal["full", "redacted", "none"]
-Value = str | int | float | None
-Row = dict[str, Value]  # by column
 TRUNCATED = "gw.log.truncated"  # the attribute of an exchange whose answer was too large to be kept whole
-_TYPES = frozenset({str, int, float, bool, type(None)})
+ANSWER = "gw.log.answer"  # ... that holds the whole answer, so that it need not be parsed again
 MAX_NAME = 1000  # characters of whatever a client names: model, session, path
+LARGE = 64 * 1024  # bytes of a request that may hold media: they are taken out before it is written as JSON
+MANY = 1024 * 1024  # characters that are searched for secrets as one text
+_TEXTS = (3, 4, 4, 5, 4, 5, 5, 6)  # how many texts begin the own values of a row, by the three lowest bits of its kind
+_PATHS = 256  # metadata texts kept
+_TYPES = frozenset({str, int, float, bool, type(None)})
+_OURS = frozenset({TRUNCATED, ANSWER, "gw.log.row"})  # what most exchanges have
+_FIELDS = ("messages", "input", "prompt")
 
 
 class Rows(NamedTuple):
-    """One exchange: its row of `requests` and its rows of `attempts`, by column."""
+    """One exchange: its number among those of its process, its row of `requests` and its rows of `tries`."""
 
+    number: int
     request: Row
-    attempts: list[Row]
+    tries: Sequence[Row]
 
 
-class _Content(NamedTuple):
-    folder: str | None
-    prompt: str
-    response: str | None
-    metadata: str
-
-
-class _Error(NamedTuple):
-    message: str | None
-    type: str | None
-    code: str | None
-
-
-class _Figures(NamedTuple):
-    """Usage, or that nothing is known of it."""
-
-    prompt: int | None = None
-    completion: int | None = None
-    cached: int | None = None
-    cache_written: int | None = None
-    reasoning: int | None = None
-    source: str | None = None
-
-
-_NO_ERROR = _Error(None, None, None)
-_UNKNOWN = _Figures()
+_make_rows = tuple.__new__  # half the price of Rows(...)
+_NOTHING: Mapping[str, Any] = {}
+_NO_ERROR: tuple[str | None, str | None, str | None] = (None, None, None)
 _NOBODY = Attempt("", "", 0.0)
 
 
@@ -74,166 +72,293 @@ class RowMaker:
     secrets: KnownSecrets
     backends: Backends | None
     clock: Callable[[], float]  # the clock of Exchange.started
+    _posts: dict[str, str] = field(default_factory=dict)  # by path: the metadata of a POST of which there is no more
 
-    def started(self, id: str, exchange: Exchange) -> Row:
+    def started(self, number: int, exchange: Exchange) -> Rows:
         """The row that says that an exchange is under way."""
-        row: Row = dict.fromkeys(STARTED_NAMES)
-        row |= {"id": id, "instance": self.instance, "prompt": "", "state": "started"}
-        row |= {
+        values: dict[str, Value] = {
             "timestamp": int(exchange.timestamp * 1000),
-            "model": _name(exchange.model),
-            "session_id": _name(exchange.session_id),
-            "request_id": exchange.id,
-            "key_name": exchange.principal.name,
-            "client": exchange.client,
-            "operation": exchange.operation or None,
-            "stream": exchange.stream,
-        }
-        return self._clean(row)
-
-    def finished(self, id: str, exchange: Exchange) -> Rows:
-        """The rows of an ended exchange. Content that cannot be read is left out, never the row."""
-        account(exchange, self.backends)
-        attempts = [self._attempt(id, n, attempt, exchange) for n, attempt in enumerate(exchange.attempts, 1)]
-        return Rows(self._clean(self._request(id, exchange)), [self._clean(attempt) for attempt in attempts])
-
-    def _request(self, id: str, exchange: Exchange) -> Row:
-        content = self._content(id, exchange)
-        usage = total_usage(exchange) or _UNKNOWN
-        cost, cost_source = total_cost(exchange) or (None, None)
-        error = self._error(exchange)
-        started, first_content = exchange.started, exchange.first_content
-        ended = exchange.ended if exchange.ended is not None else self.clock()
-        last = exchange.attempt or _NOBODY
-        first = exchange.attempts[0] if exchange.attempts else _NOBODY
-        backend = self.backends.get(last.backend) if self.backends is not None else None
-        # One literal: built by parts and merged it costs twice as much, and this runs for every request.
-        return {
-            "id": id,
-            "timestamp": int(exchange.timestamp * 1000),
-            "backend": last.backend or None,
-            "backend_type": backend.kind if backend is not None else None,
             "instance": self.instance,
-            "working_directory": content.folder,
             "model": _name(exchange.model),
             "session_id": _name(exchange.session_id),
-            "prompt": content.prompt,
-            "response": content.response,
-            "error": error.message,
-            "duration_ms": round((ended - started) * 1000, 3),
-            "tokens_input": usage.prompt,
-            "tokens_output": usage.completion,
-            "cost_usd": cost,
-            "queue_wait_ms": _waited(exchange),
-            "degraded": exchange.degraded,
-            "metadata": content.metadata,
+            "prompt": "",
             "request_id": exchange.id,
             "key_name": exchange.principal.name,
             "client": exchange.client,
             "operation": exchange.operation or None,
-            "status": exchange.status or status_of(exchange.error),
+            "degraded": 0,
             "stream": exchange.stream,
-            "first_byte_ms": None if first_content is None else round((first_content - started) * 1000, 3),
-            "attempts": len(exchange.attempts),
-            "fallback_from": first.backend if first.backend != last.backend else None,
-            "finish_reason": last.summary.finish_reason,
-            "native_finish_reason": last.summary.native_finish_reason,
-            "cost_source": cost_source,
-            "usage_source": usage.source or None,
-            "tokens_cached": usage.cached,
-            "tokens_cache_written": usage.cache_written,
-            "tokens_reasoning": usage.reasoning,
-            "error_type": error.type,
-            "error_code": error.code,
-            "answered_model": last.summary.model or last.model or None,
-            "losses": _losses(last) if last.losses else None,
-            "state": "done",
+            "attempts": 0,
+            "state": "started",
         }
+        return Rows(number, REQUESTS.from_dict(values), ())
 
-    def _attempt(self, id: str, number: int, attempt: Attempt, exchange: Exchange) -> Row:
+    def finished(self, number: int, exchange: Exchange) -> Rows:
+        """The rows of an ended exchange. Content that cannot be read is left out, never the row."""
+        tries = exchange.attempts
+        if len(tries) == 1:
+            only = tries[0]
+            if only.summary.usage is None or only.summary.cost_usd is None:
+                account(exchange, self.backends)
+            if only.error is None and only.ended is not None and only.first_content == exchange.first_content:
+                return _make_rows(Rows, (number, self._request(exchange, only), ()))
+        elif tries:
+            account(exchange, self.backends)
+        rows = [self._try(place, attempt, exchange) for place, attempt in enumerate(tries, 1)]
+        return Rows(number, self._request(exchange, None), rows)
+
+    def _request(self, exchange: Exchange, only: Attempt | None) -> Row:
+        """The row of `requests`; it tells of the `only` try, too, where one is given."""
+        # Built in one go, in the order of the table: as a dictionary by column, read out again, it took 45 us, not 6.
+        folder, prompt, response, metadata = self._content(exchange)
+        started, began, ended = exchange.started, exchange.first_content, exchange.ended
+        last = only or exchange.attempt or _NOBODY
+        summary, backend = last.summary, last.backend
+        own: list[Value] = [prompt, exchange.id, exchange.client]
+        kind = HAS_TIMES
+        session = exchange.session_id
+        if session is not None:
+            own.append(session[:MAX_NAME])
+            kind |= HAS_SESSION
+        if response is not None:
+            own.append(response)
+            kind |= HAS_RESPONSE
+        if summary.upstream_id is not None:
+            own.append(summary.upstream_id)
+            kind |= HAS_UPSTREAM_ID
+        own += (int(exchange.timestamp * 1000), _milliseconds((self.clock() if ended is None else ended) - started))
+        if began is not None:
+            own.append(_milliseconds(began - started))
+            kind |= HAS_FIRST_BYTE
+        if only is not None:
+            usage, cost, cost_source, fallback_from = summary.usage, summary.cost_usd, summary.cost_source, None
+        else:
+            usage = total_usage(exchange)
+            cost, cost_source = total_cost(exchange) or (None, None)
+            first = exchange.attempts[0].backend if exchange.attempts else backend
+            fallback_from = first if first != backend else None
+        source = cached = written = reasoning = None
+        if usage is not None:
+            source, cached, written, reasoning = usage.source, usage.cached, usage.cache_written, usage.reasoning
+            own += (usage.prompt, usage.completion)
+            kind |= HAS_TOKENS
+            if cached or written or reasoning:
+                own += (cached, written, reasoning)
+                kind |= HAS_DETAILS
+                cached = written = reasoning = None
+        if cost is not None:
+            own.append(cost)
+            kind |= HAS_COST
+        model = status = None
+        if only is not None:
+            model, status = only.model, only.status
+            own += (_milliseconds(only.started - started), _milliseconds((only.ended or 0.0) - only.started))
+            kind |= HAS_TRY
+        error = _NO_ERROR
+        if exchange.error is not None or exchange.status >= 400:
+            error = self._error(exchange)
+        known = self.backends.get(backend) if self.backends is not None else None
+        shared = (
+            backend or None,
+            known.kind if known is not None else None,
+            self.instance,
+            folder,
+            _name(exchange.model),
+            error[0],
+            None if only is not None and only.queue_wait is None else _waited(exchange),
+            exchange.degraded,
+            metadata,
+            exchange.principal[0],  # by its name it is looked up anew each time
+            exchange.operation or None,
+            exchange.status or status_of(exchange.error),
+            exchange.stream,
+            len(exchange.attempts),
+            fallback_from,
+            summary.finish_reason,
+            summary.native_finish_reason,
+            cost_source,
+            source or None,
+            cached,
+            written,
+            reasoning,
+            error[1],
+            error[2],
+            summary.model or last.model or None,
+            _losses(last) if last.losses else None,
+            "done",
+            model,
+            status,
+        )
+        return kind, shared, own
+
+    def _try(self, number: int, attempt: Attempt, exchange: Exchange) -> Row:
         summary, error, started = attempt.summary, attempt.error, attempt.started
-        usage = summary.usage or _UNKNOWN
-        ended, first_content = attempt.ended, attempt.first_content
-        return {
-            "request_row": id,
-            "number": number,
-            "backend": attempt.backend,
-            "model": attempt.model,
-            "started": int((exchange.timestamp + started - exchange.started) * 1000),
-            "duration_ms": None if ended is None else round((ended - started) * 1000, 3),
-            "first_content_ms": None if first_content is None else round((first_content - started) * 1000, 3),
-            "status": attempt.status,
-            "error_type": None if error is None else outcome_of(error),
-            "error": None if error is None else self._message(error),
-            "finish_reason": summary.finish_reason,
-            "tokens_input": usage.prompt,
-            "tokens_output": usage.completion,
-            "tokens_cached": usage.cached,
-            "tokens_cache_written": usage.cache_written,
-            "tokens_reasoning": usage.reasoning,
-            "usage_source": usage.source or None,
-            "cost_usd": summary.cost_usd,
-            "cost_source": summary.cost_source,
-            "queue_wait_ms": None if attempt.queue_wait is None else round(attempt.queue_wait * 1000, 3),
-            "upstream_id": summary.upstream_id,
-        }
+        usage, ended, began = summary.usage, attempt.ended, attempt.first_content
+        return TRIES.from_dict(
+            {
+                "number": number,
+                "backend": attempt.backend,
+                "model": attempt.model,
+                "started": int((exchange.timestamp + started - exchange.started) * 1000),
+                "duration_ms": None if ended is None else _milliseconds(ended - started),
+                "first_content_ms": None if began is None else _milliseconds(began - started),
+                "status": attempt.status,
+                "error_type": None if error is None else outcome_of(error),
+                "error": None if error is None else self._message(error),
+                "finish_reason": summary.finish_reason,
+                "tokens_input": None if usage is None else usage.prompt,
+                "tokens_output": None if usage is None else usage.completion,
+                "tokens_cached": None if usage is None else usage.cached,
+                "tokens_cache_written": None if usage is None else usage.cache_written,
+                "tokens_reasoning": None if usage is None else usage.reasoning,
+                "usage_source": None if usage is None else usage.source or None,
+                "cost_usd": summary.cost_usd,
+                "cost_source": summary.cost_source,
+                "queue_wait_ms": None if attempt.queue_wait is None else _milliseconds(attempt.queue_wait),
+                "upstream_id": summary.upstream_id,
+            }
+        )
 
-    def _content(self, id: str, exchange: Exchange) -> _Content:
-        metadata: dict[str, Any] = {"method": exchange.method, "path": exchange.path[:MAX_NAME]}
+    def _content(self, exchange: Exchange) -> tuple[str | None, str, str | None, str]:
+        """Working directory, prompt, response and metadata."""
+        document, more = exchange.request, None
         try:
-            chat = _chat(exchange)
+            try:
+                chat: Mapping[str, Any] = _NOTHING if document is None else document.peek()
+            except ValueError:  # refused as bad JSON; what it holds may be anything, so nothing of it is kept
+                chat = _NOTHING
             folder = chat.get("working_directory")
-            folder = folder[:MAX_NAME] if isinstance(folder, str) else None
-            prompt, response = ("", None) if self.content == "none" else self._texts(chat, metadata, exchange)
-            return _Content(folder, prompt, response, _json(metadata))
+            if folder is not None:
+                folder = _name(folder)
+            prompt, response = "", None
+            if self.content != "none":
+                more = self._notes(exchange)
+                prompt = self._prompt(document, chat)
+                if exchange.response:
+                    response = self._response(exchange, more)
+            method, path = exchange.method, exchange.path
+            metadata = self._posts.get(path) if not more and method == "POST" else None
+            if metadata is None:
+                metadata = _json({"method": method, "path": path[:MAX_NAME]} | (more or {}))
+                if not more and method == "POST" and len(self._posts) < _PATHS and len(path) <= MAX_NAME:
+                    self._posts[path] = metadata
+            return folder, prompt, response, metadata
         except Exception as error:
-            logger.warning("the content of row %s is left out: %s", id, type(error).__name__)
-            metadata = {"method": exchange.method, "content": "left out: it could not be read"}
-            return _Content(None, "", None, _json(metadata))
+            logger.warning("the content of request %s is left out: %s", exchange.id, type(error).__name__)
+            return None, "", None, _json({"method": exchange.method, "content": "left out: it could not be read"})
 
-    def _texts(self, chat: Mapping[str, Any], metadata: dict[str, Any], exchange: Exchange) -> tuple[str, str | None]:
+    def _prompt(self, document: Document | None, chat: Mapping[str, Any]) -> str:
+        """The messages as JSON, without media."""
+        messages = chat.get("messages")
+        if messages is None:
+            name = next((name for name in _FIELDS if name in chat), None)
+            if name is None:
+                return ""
+            messages = chat[name]
+        if self.content != "full":
+            return _json(redacted(messages))
+        if document is None or document.is_opened or len(document.raw) > LARGE:
+            return _json(elided(messages))
+        # Written first and searched as bytes: without media, a short one costs 1 us instead of 4.
+        written = orjson.dumps(messages, default=str)
+        if b"data" in written and has_media(written):
+            return _json(elided(messages))
+        return written.decode()
+
+    def _response(self, exchange: Exchange, more: dict[str, Any]) -> str | None:
+        """The answer's text. What else it says goes to the metadata, `more`."""
         keep = elided if self.content == "full" else redacted
-        prompt = next((_json(keep(chat[field])) for field in ("messages", "input", "prompt") if field in chat), "")
-        if self.content == "full" and exchange.attributes:
-            tags = {k: v for k, v in exchange.attributes.items() if type(v) in _TYPES and not k.startswith("gw.")}
-            if tags:
-                metadata["attributes"] = tags
-        if exchange.attributes.get(TRUNCATED):
-            metadata["truncated"] = True
-        messages = messages_of(exchange.response) if exchange.response else ()
+        text = only_text(_answer(exchange))
+        if text is not None:
+            return text if self.content == "full" and "data:" not in text else keep(text)
+        messages = messages_of(exchange.response)
         if not messages:
-            return prompt, None
+            return None
         if len(messages) > 1:
-            metadata["messages"] = keep(messages)
+            more["messages"] = keep(messages)
         elif is_more_than_text(messages[0]):
-            metadata["message"] = keep(messages[0])
-        return prompt, keep(text_of(messages[0]))
+            more["message"] = keep(messages[0])
+        return str(keep(text_of(messages[0])))
 
-    def _error(self, exchange: Exchange) -> _Error:
+    def _notes(self, exchange: Exchange) -> dict[str, Any]:
+        """What is to be told beside the content: the tags that somebody's middleware set, and that it was cut."""
+        more: dict[str, Any] = {}
+        attributes = exchange.attributes
+        if self.content == "full" and not attributes.keys() <= _OURS:
+            tags = {k: v for k, v in attributes.items() if not k.startswith("gw.") and type(v) in _TYPES}
+            if tags:
+                more["attributes"] = tags
+        if TRUNCATED in attributes:
+            more["truncated"] = True
+        return more
+
+    def _error(self, exchange: Exchange) -> tuple[str | None, str | None, str | None]:
+        """Message, type and code."""
         error = exchange.error
         if error is not None:
-            return _Error(self._message(error), type_of(error), code_of(error))
-        if exchange.status >= 400:
-            return _Error(f"status {exchange.status}", "api_error", None)
-        return _NO_ERROR
+            return self._message(error), type_of(error), code_of(error)
+        return f"status {exchange.status}", "api_error", None
 
     def _message(self, error: BaseException) -> str:
         if self.content != "full" and isinstance(error, GatewayError) and not is_client_gone(error):
             return error.code or error.type  # a message may quote what was asked; its code does not
         return message_of(error)
 
-    def _clean(self, row: Row) -> Row:
-        """The row without the known secrets."""
-        # Nearly every row is clean, so all of it is looked at in one go.
-        if self.secrets and self.secrets.are_in("\n".join([text for text in row.values() if type(text) is str])):
-            return {name: self.secrets.scrub(v) if isinstance(v, str) else v for name, v in row.items()}
-        return row
+    def cleaned(self, batch: list[Rows]) -> list[Rows]:
+        """The rows without the known secrets."""
+        if not self.secrets or not batch:
+            return batch
+        # Nearly every batch is clean, so all of it is looked at in one go: a search in a long text skips by the length
+        # of the key, so that each form of a key costs a row 0.1 us instead of 0.4.
+        values: list[Value] = []
+        before: tuple[Value, ...] = ()
+        for _, (kind, shared, own), tries in batch:
+            values += own[: _TEXTS[kind & 0b111]]
+            if shared != before:
+                values += shared
+                before = shared
+            for _, shared_of_try, own_of_try in tries:
+                values += (*shared_of_try, *own_of_try)
+        texts = [value for value in values if isinstance(value, str)]
+        if sum(map(len, texts)) <= MANY:
+            texts = ["\n".join(texts)]
+        if not any(map(self.secrets.are_in, texts)):
+            return batch
+        return [_mapped(row, self._scrubbed) for row in batch]
+
+    def _scrubbed(self, value: Value) -> Value:
+        return self.secrets.scrub(value) if isinstance(value, str) else value
 
 
 def storable(rows: Rows) -> Rows:
     """The same rows with what neither SQLite nor JSON takes left out: half characters, numbers beyond 64 bits."""
-    attempts = [{name: _value(value) for name, value in attempt.items()} for attempt in rows.attempts]
-    return Rows({name: _value(value) for name, value in rows.request.items()}, attempts)
+    return _mapped(rows, _value)
+
+
+def as_dicts(rows: Rows) -> dict[str, Any]:
+    """The same by column, for JSON."""
+    request = {"id": rows.number} | REQUESTS.as_dict(rows.request)
+    return {"request": request, "tries": [TRIES.as_dict(attempt) for attempt in rows.tries]}
+
+
+def from_dicts(found: Any) -> Rows:
+    """What `as_dicts` made. Raises KeyError, TypeError or ValueError where it is something else."""
+    request = found["request"]
+    if not isinstance(request["id"], int) or not isinstance(request["instance"], str):
+        raise ValueError("the row has no id")
+    return Rows(request["id"], REQUESTS.from_dict(request), [TRIES.from_dict(row) for row in found["tries"]])
+
+
+def size_of(rows: Rows) -> int:
+    """How many characters of text a row holds."""
+    return sum(len(value) for value in chain(*rows.request[1:]) if isinstance(value, str))
+
+
+def _mapped(rows: Rows, change: Callable[[Value], Value]) -> Rows:
+    (kind, shared, own), *tries = (
+        (kind, tuple(map(change, shared)), list(map(change, own))) for kind, shared, own in (rows.request, *rows.tries)
+    )
+    return Rows(rows.number, (kind, shared, own), tries)
 
 
 def _value(value: Any) -> Value:
@@ -248,20 +373,31 @@ def _name(value: Any) -> str | None:
     return value[:MAX_NAME] if isinstance(value, str) else None
 
 
+def _milliseconds(seconds: float) -> float:
+    return int(seconds * 1e6 + 0.5) / 1000  # a third of the price of round(..., 3)
+
+
 def _waited(exchange: Exchange) -> float | None:
     waits = [attempt.queue_wait for attempt in exchange.attempts if attempt.queue_wait is not None]
-    return round(sum(waits) * 1000, 3) if waits else None
+    return _milliseconds(sum(waits)) if waits else None
 
 
 def _losses(attempt: Attempt) -> str:
     return _json([{"pointer": loss.pointer[:MAX_NAME], "kind": loss.kind} for loss in attempt.losses])
 
 
-def _chat(exchange: Exchange) -> Mapping[str, Any]:
+def _answer(exchange: Exchange) -> Any:
+    """The one whole answer, parsed; None for a stream and for what is no JSON."""
+    if exchange.stream or len(exchange.response) != 1:
+        return None
+    answer = exchange.attributes.get(ANSWER)
     try:
-        return exchange.request.peek() if exchange.request is not None else {}
-    except ValueError:  # refused as bad JSON; what it holds may be anything, so nothing of it is kept
-        return {}
+        # Its adapter has parsed it already; where a layer outside the log opened it, only the bytes are as we saw it.
+        if isinstance(answer, Completion) and not answer.is_opened:
+            return answer.peek()
+        return orjson.loads(exchange.response[0])
+    except ValueError:
+        return None
 
 
 def _json(value: Any) -> str:

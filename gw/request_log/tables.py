@@ -51,15 +51,16 @@ class Table:
         ]
         self._statements: dict[tuple[tuple[str, ...], int, int], str] = {}
 
-    def insert(self, connection: sqlite3.Connection, rows: Iterable[tuple[int, Row]]) -> None:
-        """Add (key, row) pairs. Raises TypeError for a shared value that is no plain one."""
+    def insert(self, connection: sqlite3.Connection, keys: Iterable[int], rows: Iterable[Row]) -> None:
+        """Add rows, each with its key. Raises TypeError for a shared value that is no plain one."""
         groups: dict[tuple[int, tuple[Value, ...]], list[Value]] = {}
-        for key, (kind, shared, own) in rows:
+        for key, (kind, shared, own) in zip(keys, rows, strict=True):
             values = groups.get((kind, shared))
             if values is None:
-                values = groups[kind, shared] = []
-            values.append(key)
-            values += own
+                groups[kind, shared] = [key, *own]
+            else:
+                values.append(key)
+                values += own
         for (kind, shared), values in groups.items():
             given = [value for value in shared if value is not None]
             names = tuple([name for name, value in zip(self.shared, shared, strict=True) if value is not None])

@@ -7,17 +7,18 @@ import os
 import secrets as randomness
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from gw.backend import Backends
 from gw.drain import Drain
 from gw.known_secrets import KnownSecrets
 from gw.message import Exchange
 from gw.request_log import BadRow, CannotWrite
-from gw.request_log.rows import Content, Row, RowMaker, Rows, storable
+from gw.request_log.rows import Content, RowMaker, Rows, size_of, storable
 from gw.request_log.spill import Spill
 
 if TYPE_CHECKING:
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("gw.log")
 
 Durability = Literal["fast", "durable"]
-Made = TypeVar("Made")
 
-GATHER = 0.02  # seconds: what a crash may lose in `fast` mode
-BATCH = 64  # rows a transaction: larger ones hold the interpreter too long (performance.md 9)
+GATHER = 0.01  # seconds from the first row of a batch to its commit
+YOUNG = 0.01  # seconds for which an exchange that has begun is not worth a row; with GATHER, what a crash may lose
+BATCH = 64  # rows a transaction: larger ones hold the interpreter too long
 QUEUE = 10_000  # exchanges that may wait for the thread; beyond, the event loop spills by itself
 HELD = 64 * 1024 * 1024  # characters kept in memory where neither the database nor the spill can be written
 ROW_SIZE = 2048  # characters that a row counts for beside its texts
@@ -41,19 +42,12 @@ DAY = 86_400.0
 DELETED = 500  # rows a transaction of the retention
 
 
-class Entry(NamedTuple):
-    """Something that happened to an exchange: it began, or it ended."""
-
-    row: str
-    exchange: Exchange
-    is_end: bool
-
-
 class RequestLog:
     """Writes exchanges to the SQLite file `path`. All but `flush` and `close` return at once.
 
-    Rows go to the database in batches of 64, at most 20 ms after the first of them; where it is locked, full, deleted
-    or unreadable, to the spill beside it, and from there back as soon as it is well.
+    Rows go to the database in batches of 64, at most 20 ms after what they tell of; an exchange that is over within
+    10 ms is written once. Where the database is locked, full, deleted or unreadable, they go to the spill beside it,
+    and from there back as soon as it is well.
     """
 
     def __init__(
@@ -78,20 +72,26 @@ class RequestLog:
         self._is_durable = durability == "durable"
         self._retention = retention_days * DAY
         self._busy_timeout = busy_timeout
-        self._queue = queue
+        self._queue_size = queue
         self._clock = clock
         self._wall_clock = wall_clock
         start = f"{int(wall_clock() * 1000):011x}{randomness.token_hex(4)}"
         instance = f"{socket.gethostname()}:{os.getpid()}:{start}"
         self._numbers = count(1)
-        self._start = start
         self._instance = instance
         self._maker = RowMaker(content, instance, secrets or KnownSecrets(), backends, clock)
-        self._drain: Drain[Entry] = Drain(self._work, name="gw-request-log", gather=GATHER, batch=BATCH)
+        self._open: dict[int, Exchange] = {}  # under way
+        self._begun: deque[int] = deque()  # those of them that have no row yet, and some that are over
+        self._is_asked = False  # somebody waits for the rows of all that have begun
+        self._drain: Drain[tuple[int, Exchange]] = Drain(
+            self._work, name="gw-request-log", gather=GATHER, batch=BATCH, beside=self._begun
+        )
+        self._queue = self._drain.items
         self._database: Database | None = None
         self._held: list[Rows] = []
         self._held_size = 0
         self._is_impatient = False
+        self._is_behind = False  # rows wait in the spill
         self._retry_at = 0.0
         self._warned_at: float | None = None
         self._cause: str | None = None
@@ -114,28 +114,36 @@ class RequestLog:
         """Start the thread, which opens the database."""
         self._drain.start()
 
-    def new_row(self) -> str:
-        """An id that no other row has: the process's start, a random part, a number."""
-        return f"{self._start}{next(self._numbers):08x}"
+    def new_row(self) -> int:
+        """A number that no other row of this process has."""
+        return next(self._numbers)
 
-    def begin(self, row: str, exchange: Exchange) -> None:
-        """Note that an exchange is under way."""
-        self._drain.put(Entry(row, exchange, False))
+    def begin(self, exchange: Exchange) -> int:
+        """Note that an exchange is under way; the number of its row."""
+        row = next(self._numbers)
+        self._open[row] = exchange
+        self._begun.append(row)
+        if self._drain.is_asleep:
+            self._drain.wake()
+        return row
 
-    def end(self, row: str, exchange: Exchange) -> None:
+    def end(self, row: int, exchange: Exchange) -> None:
         """Write down an exchange that is over and will not change any more."""
-        if len(self._drain) < self._queue:
-            self._drain.put(Entry(row, exchange, True))
+        self._open.pop(row, None)
+        if len(self._queue) < self._queue_size:
+            self._drain.put((row, exchange))
         else:
             # The thread cannot keep up or hangs in a write: who makes the rows now pays for them.
-            self._keep(self._made(self._maker.finished, row, exchange))
+            self._keep(self._made(self._maker.finished, [(row, exchange)]))
 
     def when_written(self, call: Callable[[], None]) -> None:
-        """Call back, in the log's thread, when everything that has ended by now is written or spilled."""
+        """Call back, in the log's thread, when everything that has begun or ended by now is written or spilled."""
+        self._is_asked = True
         self._drain.when_done(call)
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything that has ended by now is written or spilled; False after `timeout` seconds."""
+        """Wait until everything that has begun or ended by now is written or spilled; False after `timeout` seconds."""
+        self._is_asked = True
         return self._drain.flush(timeout)
 
     def close(self, timeout: float | None = None) -> bool:
@@ -147,35 +155,42 @@ class RequestLog:
 
     # --- the thread's side ------------------------------------------------------------------------------------------
 
-    def _work(self, entries: Sequence[Entry]) -> float | None:
-        finished, started = self._rows(entries)
+    def _work(self, ended: Sequence[tuple[int, Exchange]]) -> float | None:
+        finished = self._made(self._maker.finished, ended)
+        started = self._made(self._maker.started, self._old())
         if not self._is_ready():
             self._keep(finished)
         elif self._has_taken(lambda: self._write(finished, started), finished):
             self._has_taken(self._recover) and self._has_taken(self._clean)
         if self._database is None:
             return max(GATHER, self._retry_at - self._clock())
-        if self.spill.has_rows:
+        if self._is_behind:
             return GATHER  # there is more to read back
         return max(GATHER, self._clean_at - self._clock())
 
-    def _rows(self, entries: Sequence[Entry]) -> tuple[list[Rows], list[Row]]:
-        ended = {entry.row for entry in entries if entry.is_end}
-        finished, started = [], []
-        for row, exchange, is_end in entries:
-            if is_end:
-                finished += self._made(self._maker.finished, row, exchange)
-            elif row not in ended:  # an exchange that is over within one batch is written once
-                started += self._made(self._maker.started, row, exchange)
-        return finished, started
+    def _old(self) -> list[tuple[int, Exchange]]:
+        """What has begun and is still under way, but for the youngest: they may be over before their row is due."""
+        found = []
+        begun, is_asked, self._is_asked = self._begun, self._is_asked, False
+        young = self._clock() - YOUNG
+        while begun:
+            exchange = self._open.get(begun[0])
+            if exchange is not None:
+                if exchange.started > young and not is_asked:
+                    break
+                found.append((begun[0], exchange))
+            begun.popleft()
+        return found
 
-    def _made(self, make: Callable[[str, Exchange], Made], row: str, exchange: Exchange) -> list[Made]:
-        try:
-            return [make(row, exchange)]
-        except Exception:
-            self.lost += 1
-            logger.exception("request log %s: a row of request %s is lost", self.path, exchange.id)
-            return []
+    def _made(self, make: Callable[[int, Exchange], Rows], exchanges: Sequence[tuple[int, Exchange]]) -> list[Rows]:
+        rows = []
+        for number, exchange in exchanges:
+            try:
+                rows.append(make(number, exchange))
+            except Exception:
+                self.lost += 1
+                logger.exception("request log %s: a row of request %s is lost", self.path, exchange.id)
+        return self._maker.cleaned(rows)
 
     def _has_taken(self, step: Callable[[], None], rows: Sequence[Rows] = ()) -> bool:
         """Do one step with the database; where it refuses, `rows` are kept elsewhere."""
@@ -205,13 +220,13 @@ class RequestLog:
             self._fail(error, ())
         return self._database is not None
 
-    def _write(self, finished: Sequence[Rows], started: Sequence[Row] = ()) -> None:
+    def _write(self, finished: Sequence[Rows], started: Sequence[Rows] = ()) -> None:
         database = self._database
         assert database is not None
         if not finished and not started:
             return
         try:
-            database.write(finished, started)
+            database.write([*finished, *started])
         except BadRow:
             finished = self._write_singly(database, finished)
         if database.is_moved:
@@ -228,7 +243,7 @@ class RequestLog:
                 written.append(row)
             except BadRow as error:
                 self.lost += 1
-                logger.error("request log %s: row %s is lost: %s", self.path, row.request.get("id"), error)
+                logger.error("request log %s: row %s is lost: %s", self.path, row.number, error)
         return written
 
     def _recover(self) -> None:
@@ -237,14 +252,16 @@ class RequestLog:
             self._write(self._held[:BATCH])
             self._held_size -= sum(map(_size, self._held[:BATCH]))
             del self._held[:BATCH]
-        if self.spill.has_rows:
+        self._is_behind = self.spill.has_rows
+        if self._is_behind:
             try:
                 unreadable = self.spill.replay(self._write, batch=BATCH, limit=REPLAY)
                 self.lost += unreadable
             except OSError as error:
                 self._note(f"the spill cannot be read back: {error}")
                 return
-        if self._cause is not None and not self.spill.has_rows:
+            self._is_behind = self.spill.has_rows
+        if self._cause is not None and not self._is_behind:
             self._cause = None
             logger.info("request log %s: written to again, nothing is left in its spill", self.path)
         if self._database is not None and self._is_impatient:
@@ -315,4 +332,4 @@ class RequestLog:
 
 def _size(rows: Rows) -> int:
     """Roughly how many characters a row holds in memory."""
-    return ROW_SIZE + sum(len(value) for value in rows.request.values() if isinstance(value, str))
+    return ROW_SIZE + size_of(rows)

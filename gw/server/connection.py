@@ -21,6 +21,7 @@ from gw.stream import ByteStream
 log = logging.getLogger("gw.server")
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_AHEAD = 64 * 1024  # bytes behind the current request that are read before their turn
 _JOIN = 64 * 1024  # larger bodies are not copied to stand behind their head
 _BODILESS = (204, 304)  # RFC 9110 6.4.1
 
@@ -58,7 +59,7 @@ class Connection(Wire):
             self._incoming.arrived(data)
         else:
             self._buffer += data
-            self.pause()  # the next request waits its turn, in the kernel
+            self._hold()
 
     def eof_received(self) -> bool:
         self.has_ended = True
@@ -190,10 +191,14 @@ class Connection(Wire):
     def body_ended(self, surplus: bytes) -> None:
         """The body is complete; `surplus` belongs to the next request."""
         self._buffer = surplus
-        if surplus:
+        self._hold()
+
+    def _hold(self) -> None:
+        """The next request waits its turn; a little of it here, so that a hang-up is seen, the rest in the kernel."""
+        if len(self._buffer) > _AHEAD:
             self.pause()
         else:
-            self.resume()  # so that a hang-up is seen
+            self.resume()
 
     def _refuse(self, error: GatewayError, request_id: str, *, without_body: bool = False) -> None:
         """Answer what never reaches the handler. It is the last answer: bytes behind it get none."""
@@ -202,7 +207,7 @@ class Connection(Wire):
         head = reply_head(reply, request_id, len(body), keep_alive=False)
         self._transport.write(head if without_body else head + body)
         if self._state.refused is not None:
-            self._state.refused(self.address, error)
+            self._state.refused(self.address, error, request_id)
         self._buffer = b""
         self._incoming = None
         self.linger()

@@ -31,7 +31,7 @@ class Server:
     """An HTTP/1.1 server for one handler.
 
     `http`: "auto" matches plain heads by itself and gives all others to h11, "h11" gives everything to h11.
-    `refused` is told the client's address and the error of each exchange that never reached the handler.
+    `refused` is told the client's address, the error and the id of each exchange that never reached the handler.
     """
 
     def __init__(
@@ -91,6 +91,11 @@ class Server:
         """Requests whose handler or stream is at work."""
         return self._state.in_flight
 
+    @property
+    def is_aborting(self) -> bool:
+        """Whether requests are being broken off because the grace is over: it is not their clients that leave."""
+        return self._state.aborting
+
     async def close(self, grace: float = 30.0) -> None:
         """Stop listening, close idle connections, let requests finish for `grace` seconds, then break what is left."""
         state = self._state
@@ -102,6 +107,7 @@ class Server:
         quiet = state.quiet()
         await asyncio.wait([quiet], timeout=grace)
         if not quiet.done():
+            state.aborting = True
             for connection in list(state.connections):
                 connection.abort()
             await asyncio.wait([quiet], timeout=_LAST_SECOND)

@@ -15,7 +15,7 @@ from gw.server.response import AppHandler
 if TYPE_CHECKING:
     from gw.server.connection import Connection
 
-Refused = Callable[[str, GatewayError], None]
+Refused = Callable[[str, GatewayError, str], None]  # the client's address, why, and the request's id
 
 
 class State:
@@ -26,6 +26,7 @@ class State:
         "_numbers",
         "_prefix",
         "_quiet",
+        "aborting",
         "connections",
         "draining",
         "handler",
@@ -43,6 +44,7 @@ class State:
         self.connections: set[Connection] = set()
         self.in_flight = 0
         self.draining = False
+        self.aborting = False
         self._addresses: dict[str, int] = {}
         self._quiet: asyncio.Future[None] | None = None
         self._prefix = f"req-{os.urandom(6).hex()}-"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import Mapping, Sequence
@@ -13,9 +14,12 @@ from typing import cast
 from gw.errors import UpstreamConnectionError
 from gw.upstream.descendants import MARK, descendants
 
+logger = logging.getLogger("gw.upstream")
+
 GRACE = 2.0  # seconds between TERM and KILL
 HELD = 256 * 1024  # bytes of output that wait unread before the child is made to wait
 ERRORS = 8 * 1024  # bytes of stderr kept, the newest
+ROUNDS = 100  # looks for descendants: a killed one may be starting another meanwhile
 LINGER = 0.2  # seconds in which what a dead child has written still arrives
 
 
@@ -94,11 +98,15 @@ class Process:
         return not self.is_alive
 
     async def _kill_descendants(self) -> None:
-        while left := await asyncio.to_thread(descendants, self.pid, self._mark):
+        for _ in range(ROUNDS):
+            left = await asyncio.to_thread(descendants, self.pid, self._mark)
             for pid in left:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
+            if not left:
+                return
             await asyncio.sleep(0.005)
+        logger.error("what process %d has started cannot be ended: %s", self.pid, left)
 
     def _signal(self, number: signal.Signals) -> None:
         # Its pid is also that of its group, and is nobody else's before it has been waited for.

@@ -1,0 +1,127 @@
+"""One request on its way along its candidates: what each is asked, how long it may take, what is told at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import defaultdict
+from collections.abc import Awaitable
+
+from gw.backend import Backend
+from gw.deadline import Deadline, DeadlinePassed
+from gw.document import Document
+from gw.errors import GatewayError, RateLimited, Unavailable
+from gw.latency import Latency
+from gw.message import Candidate, Request, Response
+from gw.pipeline import Handler
+
+Latencies = defaultdict[tuple[str, bool], Latency]
+"""By the backend's name and whether the answer is a stream."""
+
+
+class Walk:
+    """The candidates of one request, and how those that were asked have failed."""
+
+    __slots__ = ("_latencies", "_raw", "_too_short", "call_next", "candidates", "deadline", "failures", "request")
+
+    def __init__(self, request: Request, call_next: Handler, deadline: Deadline | None, latencies: Latencies) -> None:
+        # Layers below may change the body in place; every try begins with what came in here.
+        self._raw = request.document.raw if request.document is not None else b""
+        self._latencies = latencies
+        self._too_short = 0  # the longest context that the prompt did not fit in, in tokens
+        self.call_next = call_next
+        self.candidates = request.candidates
+        self.deadline = deadline
+        self.failures: list[GatewayError] = []
+        self.request = request
+
+    def attempt(self, candidate: Candidate) -> Request:
+        """The request as one candidate is asked it."""
+        attempt = self.request.replace(candidates=(candidate,))
+        if self.request.exchange.attempts:
+            attempt.document = Document(self._raw)
+        return attempt
+
+    def later(self, position: int) -> list[Candidate]:
+        """Who may still be asked behind this one."""
+        return [other for other in self.candidates[position + 1 :] if not other.backend.is_cooling]
+
+    def is_last_awake(self, backend: Backend) -> bool:
+        """Whether nobody else of the candidates may be asked, before it or behind it."""
+        return all(other.backend is backend or other.backend.is_cooling for other in self.candidates)
+
+    def failed(self, backend: Backend, error: GatewayError) -> None:
+        """Remember a failure."""
+        self.failures.append(error)
+        if error.fault == "context_length" and backend.context_length is not None:
+            self._too_short = max(self._too_short, backend.context_length)
+
+    def is_too_small(self, backend: Backend) -> bool:
+        """Whether its context is known to be no longer than one that was too short."""
+        return backend.context_length is not None and backend.context_length <= self._too_short
+
+    def latency(self, backend: Backend) -> Latency:
+        """How fast it was of late, at requests of this kind."""
+        return self._latencies[backend.name, self.request.exchange.stream]
+
+    # --- the client's deadline ----------------------------------------------------------------------------------
+
+    def seconds_for(self, position: int) -> float | None:
+        """What is left of the deadline for one attempt; None where it could not finish."""
+        assert self.deadline is not None
+        fastest = self.latency(self.candidates[position].backend).fastest
+        return self.deadline.share(1 + len(self.later(position)), fastest)
+
+    async def within(self, seconds: float, work: Awaitable[Response]) -> Response:
+        """The attempt's answer in so many seconds, or DeadlinePassed."""
+        assert self.deadline is not None
+        try:
+            return await self.deadline.within(seconds, work)
+        except DeadlinePassed as error:
+            attempt = self.request.exchange.attempt
+            if attempt is not None and isinstance(attempt.error, asyncio.CancelledError):
+                attempt.error = error
+            raise
+
+    def has_time(self, pause: float) -> bool:
+        """Whether something can come of a try after this pause."""
+        return self.deadline is None or self.deadline.left > pause
+
+    def out_of_time(self) -> DeadlinePassed:
+        """The failure of an attempt that is not begun."""
+        assert self.deadline is not None
+        told = f"; the last failure was: {self.failures[-1].message}" if self.failures else ""
+        return self.deadline.missed(f"leaves no time for another attempt{told}")
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def verdict(self) -> GatewayError:
+        """The one error that the client gets when nobody answered."""
+        failures = self.failures
+        if isinstance(failures[-1], DeadlinePassed):
+            return failures[-1]
+        limited = [failure for failure in failures if failure.fault in ("rate_limit", "quota")]
+        if limited and len(limited) == len(failures):
+            if len(self.candidates) == 1:
+                return limited[-1]
+            waits = [failure.retry_after for failure in limited if failure.retry_after is not None]
+            return RateLimited(
+                f"every backend is rate-limited by its provider; the last said: {limited[-1].message}",
+                retry_after=min(waits, default=None),
+            )
+        told = [failure for failure in failures if not isinstance(failure, Unavailable)]
+        return (told or failures)[-1]
+
+
+def cooling(backend: Backend) -> Unavailable:
+    """What is said of a backend that is left alone for now."""
+    why = f" ({backend.cooling_reason})" if backend.cooling_reason else ""
+    return Unavailable(
+        f'No backends currently available: "{backend.name}" is cooling down{why}',
+        retry_after=max(1, math.ceil(backend.cooling_for)),
+    )
+
+
+def new_latencies() -> Latencies:
+    """Nothing known yet."""
+    return defaultdict(Latency)

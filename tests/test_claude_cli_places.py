@@ -1,0 +1,92 @@
+"""Places: first come first served, nobody is lost, and the same limit for all workers together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from gw.adapters.claude_cli.places import Places
+from gw.errors import Unavailable
+from gw.shared import LocalShared, Rows
+
+
+def test_the_longest_waiter_comes_first_and_who_leaves_the_queue_is_forgotten() -> None:
+    async def scene() -> None:
+        places = Places("cli", 1, 3)
+        await places.take(1)
+        order: list[str] = []
+
+        async def wait(name: str) -> None:
+            await places.take(5)
+            order.append(name)
+            places.leave()
+
+        first, gone, last = (asyncio.ensure_future(wait(name)) for name in ("first", "gone", "last"))
+        await asyncio.sleep(0)
+        assert places.status()["queued"] == 3
+        with pytest.raises(Unavailable, match="Process pool queue full"):
+            await places.take(5)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        places.leave()
+        await asyncio.gather(first, last)
+        assert order == ["first", "last"]
+        status = places.status()
+        assert (status["active"], status["queued"], status["totalProcessed"], status["totalQueued"]) == (0, 0, 3, 3)
+
+    asyncio.run(scene())
+
+
+def test_a_place_that_comes_in_the_moment_of_leaving_is_given_on() -> None:
+    async def scene() -> None:
+        places = Places("cli", 1, 3)
+        await places.take(1)
+        one, two = asyncio.ensure_future(places.take(5)), asyncio.ensure_future(places.take(5))
+        await asyncio.sleep(0)
+        places.leave()
+        one.cancel()  # it has its place already, and does not know yet
+        await asyncio.gather(one, return_exceptions=True)
+        await asyncio.wait_for(two, 1)
+        assert places.status()["active"] == 1
+
+    asyncio.run(scene())
+
+
+class OneOf(LocalShared):
+    """What one of two workers sees of memory that both have."""
+
+    def __init__(self, memory: dict[str, list[memoryview[float]]], worker: int, lock: threading.Lock) -> None:
+        super().__init__()
+        self._memory = memory
+        self._worker = worker
+        self._guard = lock
+
+    def gauges(self, name: str, count: int = 1) -> Rows:
+        return self._both("gauges " + name, count)
+
+    def counters(self, name: str, count: int = 1) -> Rows:
+        return self._both("counters " + name, count)
+
+    def _both(self, name: str, count: int) -> Rows:
+        rows = self._memory.setdefault(name, [memoryview(bytearray(8 * count)).cast("d") for _ in range(2)])
+        return Rows(rows, self._worker, self._guard)
+
+
+def test_two_workers_have_one_limit_and_one_queue_and_wake_each_other() -> None:
+    async def scene() -> None:
+        memory: dict[str, list[memoryview[float]]] = {}
+        lock = threading.Lock()
+        one, two = (Places("cli", 1, 1, shared=OneOf(memory, worker, lock)) for worker in (0, 1))
+        await one.take(1)
+        waiting = asyncio.ensure_future(two.take(5))
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="1 of 1 running, 1 of 1 waiting"):
+            await one.take(1)
+        assert one.status() == two.status()
+        one.leave(is_failed=True)
+        assert await waiting > 0
+        assert (two.status()["active"], two.status()["totalFailed"]) == (1, 1)
+
+    asyncio.run(scene())

@@ -1,0 +1,93 @@
+"""Turns that hang, crash, are cancelled and answered, many at once: nothing is left over, and no place is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+from gw.adapters.claude_cli import ClaudeCLI
+from gw.environ import Environ
+from gw.errors import GatewayError
+from gw.message import Attempt, Candidate
+from gw.stream import Stream
+from tests.claude_fakes import FakeClaude
+from tests.fakes import chat_request, fake_backend
+
+MODES = ("answer", "hang_after", "die_after", "die:broken", "hang", "error:529 Overloaded", "garbage", "slow:0.01")
+
+
+async def turn(provider: ClaudeCLI, number: int, dice: random.Random) -> str:
+    """One request: streamed or whole; some leave while it is under way. What came of it."""
+    is_stream, leaves = dice.random() < 0.5, dice.random() < 0.4
+    messages = [{"role": "user", "content": f"number {number}"}]
+    backend = fake_backend("cli")
+    request = chat_request({"messages": messages, "stream": is_stream}, candidates=(Candidate(backend, "cli", "cli"),))
+    request.exchange.attempts.append(Attempt("cli", "cli", 0.0))
+    asking = asyncio.ensure_future(_ask(provider, request, leaves))
+    if leaves:
+        done, _ = await asyncio.wait({asking}, timeout=dice.random() * 0.2)
+        if not done:
+            asking.cancel()
+    try:
+        return await asking
+    except asyncio.CancelledError:
+        return "cancelled"
+    except GatewayError as error:
+        return error.fault
+
+
+async def _ask(provider: ClaudeCLI, request: Any, leaves: bool) -> str:
+    response = await provider.answer(request)
+    if isinstance(response.content, Stream):
+        try:
+            while chunks := await response.content.read():
+                if leaves and any(chunk.has_content() for chunk in chunks):
+                    return "left"
+        finally:
+            await response.content.aclose()
+    return "answered"
+
+
+async def storm(folder: Path, turns: int, seed: int = 1) -> tuple[dict[str, int], list[str], FakeClaude]:
+    """`turns` turns, eight at a time: how they ended, the figures at the end, and what was left over."""
+    dice = random.Random(seed)
+    fake = FakeClaude(folder, *(dice.choice(MODES) for _ in range(turns)))
+    table = fake.table(min_idle=1, max_warm=2, max_concurrent=4, queue_size=100, timeout=1.5)
+    del table["adapter"]
+    before = len(os.listdir("/proc/self/fd"))
+    outcomes: list[str] = []
+    async with ClaudeCLI(**table, environ=Environ({"PATH": os.defpath, "HOME": str(folder)})) as provider:
+        gate = asyncio.Semaphore(8)
+
+        async def one(number: int) -> None:
+            async with gate:
+                outcomes.append(await turn(provider, number, dice))
+
+        await asyncio.gather(*(one(number) for number in range(turns)))
+        figures = provider.pool_status()
+    return figures | {"descriptors": len(os.listdir("/proc/self/fd")) - before, "zombies": zombies()}, outcomes, fake
+
+
+def zombies() -> int:
+    """Children of this process that nobody has waited for."""
+    found = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text("latin-1").rpartition(")")[2].split()
+        except OSError:
+            continue
+        found += fields[0] == "Z" and fields[1] == str(os.getpid())
+    return found
+
+
+def test_a_storm_leaves_nothing_behind(tmp_path: Path) -> None:
+    figures, outcomes, fake = asyncio.run(storm(tmp_path / "claude", 40))
+    assert len(outcomes) == 40
+    assert {"answered", "cancelled"} <= set(outcomes)
+    assert (figures["active"], figures["queued"]) == (0, 0)
+    assert figures["zombies"] == 0
+    assert figures["descriptors"] <= 0
+    assert fake.living() == []
