@@ -18,6 +18,7 @@ from gw.document import Chunk, Completion
 from gw.errors import ClientGone, InvalidRequest, Unavailable, UpstreamError, UpstreamProtocolError
 from gw.message import Attempt, Candidate, Loss, Request, Response, Summary
 from gw.places import Places
+from gw.provider_limits import heed
 from gw.stream import Stream, begun
 
 logger = logging.getLogger("gw.translate")
@@ -91,6 +92,7 @@ class Translate:
         wire.backend, wire.request_id, wire.timeouts = backend.name, request.id, backend.timeouts
         reply = await call_next(wire)
         attempt.status = reply.status
+        heed(backend, reply.headers)
         if wire.stream and 200 <= reply.status < 300:
             response = Response(_CodecStream(backend, codec, reply.body), summary=codec.summary)
         else:

@@ -212,6 +212,14 @@ def test_garbage_in_a_stream_is_a_502_and_never_a_500() -> None:
         run(request, transport)
 
 
+def test_a_provider_that_says_its_limit_is_used_up_is_left_alone_until_then() -> None:
+    told = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "5s"}
+    request, transport, backend = setting((200, told, [orjson.dumps({"answer": completion()})]), stream=False)
+    run(request, transport)
+    assert 4 < backend.cooling_for <= 5
+    assert "used up" in backend.cooling_reason
+
+
 def test_a_huge_error_page_is_not_read_to_its_end() -> None:
     request, transport, _ = setting((500, {}, [b"x" * 200_000] * 50))
     with pytest.raises(UpstreamError):
