@@ -23,7 +23,9 @@ import orjson
 from benchmarks.harness import processes as p
 from benchmarks.harness.load import StreamRun, WholeRun, streams, whole, wrk_path
 
-LITTLE = (0.9, 1.1)  # beyond, connections stalled and the run says nothing
+# Below, connections have stalled and the run says nothing. There is no upper bound: wrk corrects its mean for
+# coordinated omission, which only ever raises it.
+LITTLE = 0.9
 
 
 def main() -> int:
@@ -90,7 +92,7 @@ def _whole(stack: ExitStack, folder: Path, arguments: argparse.Namespace, result
         for _ in range(arguments.rounds):
             for name, server in servers.items():
                 run = whole(server, connections, arguments.seconds, folder)
-                if LITTLE[0] <= run.little <= LITTLE[1]:
+                if run.little >= LITTLE:
                     runs[name].append(run)
                 else:
                     print(f"{name}, c={connections}: Little's law fails ({run.little:.2f}): the run is left out")

@@ -50,7 +50,7 @@ class WholeRun:
     p50_ms: float
     p99_ms: float
     errors: int
-    little: float  # requests per second x mean latency / connections: 1 where nothing stalled
+    little: float  # requests per second x mean latency / connections; well below 1: connections have stalled
 
 
 def wrk_path() -> str | None:
@@ -100,11 +100,15 @@ _STAMP = re.compile(rb'x{50}(\d{18})"')
 
 
 class _Reader(asyncio.Protocol):
-    """Asks for one stream and reads it to its end."""
+    """Asks for one stream and reads it to its end. nginx cuts chunks where it likes: the framing is taken off first."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
-        self._tail = b""
+        self._raw = b""  # framed, not looked at yet
+        self._left = -1  # bytes of the chunk at hand; -1: its size comes next
+        self._has_head = False
+        self._text = b""
+        self._is_whole = False
         self.delays: list[int] = []
         self.first: float | None = None
         self.events = 0
@@ -117,25 +121,53 @@ class _Reader(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = time.monotonic_ns()
-        if self.first is None and b"data: " in data:
+        self._raw += data
+        text = self._text + b"".join(self._chunks())
+        if self.first is None and text:
             self.first = time.monotonic() - self._began
-        data = self._tail + data
-        cut = data.rfind(b"\n") + 1
-        data, self._tail = data[:cut], data[cut:]
-        stamps = _STAMP.findall(data)
+        cut = text.rfind(b"\n") + 1
+        text, self._text = text[:cut], text[cut:]
+        self._is_whole = self._is_whole or b"[DONE]" in text
+        stamps = _STAMP.findall(text)
         self.events += len(stamps)
         self.delays += [now - int(stamp) for stamp in stamps]
-        if self._tail.endswith(b"0\r\n\r\n") or data.endswith(b"0\r\n\r\n"):
-            self._finish(b"[DONE]" in data)
 
-    def _finish(self, is_whole: bool) -> None:
+    def _chunks(self) -> list[bytes]:
+        """The content of all chunks, or parts of them, that are here; the last one ends the stream."""
+        found: list[bytes] = []
+        while self._raw:
+            if not self._has_head:
+                _, end, rest = self._raw.partition(b"\r\n\r\n")
+                if not end:
+                    break
+                self._has_head, self._raw = True, rest
+            elif self._left < 0:
+                size, end, rest = self._raw.lstrip(b"\r\n").partition(b"\r\n")
+                if not end:
+                    break
+                self._left, self._raw = int(size, 16), rest
+                if self._left == 0:
+                    self._finish(True)
+                    break
+            else:
+                found.append(self._raw[: self._left])
+                self._raw = self._raw[self._left :]
+                self._left -= len(found[-1])
+                if self._left == 0:
+                    self._left = -1
+        return found
+
+    def _finish(self, has_ended: bool) -> None:
+        # Told after this read's text was looked at.
+        asyncio.get_running_loop().call_soon(self._tell, has_ended)
+
+    def _tell(self, has_ended: bool) -> None:
         if not self.done.done():
-            self.done.set_result(is_whole)
+            self.done.set_result(has_ended and self._is_whole)
         self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_result(False)
+        self._tell(False)
 
 
 def streams(
