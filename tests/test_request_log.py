@@ -18,11 +18,14 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gw.errors import ClientGone, NotFound, UpstreamConnectionError, UpstreamRefused
 from gw.known_secrets import KnownSecrets
 from gw.message import Exchange, Loss, Usage
-from gw.request_log.writer import BATCH, DELETED, REPLAY, RequestLog
+from gw.request_log.answers import messages_of
+from gw.request_log.writer import BATCH, DELETED, REPLAY, YOUNG, RequestLog
 from gw.secret import Secret
 from tests.exchanges import NOW, attempt, backends, chunk, completion, exchange, refused
 
@@ -178,6 +181,71 @@ def test_every_try_is_a_row_of_attempts_and_failed_ones_have_no_tokens(tmp_path:
     assert second["started"] == int((NOW + 0.1) * 1000)
 
 
+def test_attempts_tells_of_the_only_try_though_its_request_tells_of_it_too(tmp_path: Path) -> None:
+    path = tmp_path / "requests.db"
+    only_try = attempt(usage=Usage(3, 4, cached=1), first_content=100.2, upstream_id="chatcmpl-1", finish_reason="stop")
+    row = only(path, exchange=exchange(attempts=[only_try], first_content=100.2))
+    (told,) = rows(path, "SELECT * FROM attempts")
+    assert told == {
+        "request_row": row["id"],
+        "number": 1,
+        "backend": "fast",
+        "model": "fast-model",
+        "started": int((NOW + 0.01) * 1000),
+        "duration_ms": 490.0,
+        "first_content_ms": 190.0,
+        "status": 200,
+        "error_type": None,
+        "error": None,
+        "finish_reason": "stop",
+        "tokens_input": 3,
+        "tokens_output": 4,
+        "tokens_cached": 1,
+        "tokens_cache_written": 0,
+        "tokens_reasoning": 0,
+        "usage_source": "reported",
+        "cost_usd": 11e-6,
+        "cost_source": "priced",
+        "queue_wait_ms": None,
+        "upstream_id": "chatcmpl-1",
+    }
+
+
+def test_each_of_many_different_rows_is_written_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "requests.db"
+    sent = []
+    for n in range(333):
+        usage = None if n % 5 == 0 else Usage(n, 2 * n, cached=n % 3, reasoning=n % 2)
+        error = UpstreamConnectionError(f"e{n}") if n % 7 == 0 else None
+        tried = attempt(usage=usage, cost_usd=n / 8, cost_source="reported", first_content=100.1 if n % 4 else None)
+        sent.append(
+            exchange(
+                id=f"r{n}",
+                timestamp=NOW + n,
+                session_id=f"s{n}" if n % 3 else None,
+                stream=n % 2 == 0,
+                model=f"m{n % 11}",
+                first_content=100.1 if n % 4 else None,
+                response=[] if n % 6 == 0 else [completion(f"answer {n}")],
+                attempts=[attempt("flat", error=error, ended=100.02), tried] if error is not None else [tried],
+            )
+        )
+    with opened(path) as log:
+        put(log, *sent)
+    found = {row["request_id"]: row for row in rows(path)}
+    tries = rows(path, "SELECT * FROM attempts ORDER BY request_row, number")
+    assert len(found) == 333
+    for n, one in enumerate(sent):
+        row, last = found[f"r{n}"], one.attempts[-1].summary
+        assert (row["timestamp"], row["session_id"], row["model"]) == (int((NOW + n) * 1000), one.session_id, one.model)
+        assert (row["cost_usd"], row["first_byte_ms"]) == (n / 8, 100.0 if n % 4 else None)
+        assert (row["response"], row["attempts"]) == (f"answer {n}" if n % 6 else None, len(one.attempts))
+        assert last.usage is not None
+        assert (row["tokens_input"], row["tokens_cached"]) == (last.usage.prompt, last.usage.cached)
+        told = [(t["number"], t["backend"], t["error"]) for t in tries if t["request_row"] == row["id"]]
+        assert told == [(k, a.backend, str(a.error) if a.error else None) for k, a in enumerate(one.attempts, 1)]
+
+
 def test_a_refused_exchange_is_a_row_without_a_backend(tmp_path: Path) -> None:
     row = only(tmp_path / "requests.db", exchange=refused(NotFound("no such model", code="model_not_found")))
     assert (row["backend"], row["status"], row["error"]) == (None, 404, "no such model")
@@ -243,6 +311,34 @@ def test_a_streamed_answer_is_put_together_from_its_chunks(tmp_path: Path) -> No
         "content": "Let me see.",
         "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "get", "arguments": '{"a":1}'}}],
     }
+
+
+PIECES = st.lists(
+    st.tuples(st.integers(0, 1), st.sampled_from(["content", "reasoning_content"]), st.text(max_size=6)), max_size=40
+)
+
+
+@given(PIECES, st.booleans())
+def test_a_streamed_answer_is_the_sum_of_its_pieces(pieces: list[tuple[int, str, str]], in_order: bool) -> None:
+    if in_order:
+        pieces = sorted(pieces, key=lambda piece: piece[:2])
+    expected: dict[int, dict[str, str]] = {}
+    for index, name, text in pieces:
+        said = expected.setdefault(index, {"role": "assistant"})
+        said[name] = said.get(name, "") + text
+    found = messages_of([chunk(index, **{name: text}) for index, name, text in pieces])
+    assert found == [expected[index] for index in sorted(expected)]
+
+
+def test_chunks_that_only_look_alike_are_told_apart() -> None:
+    alike = [chunk(content="a") for _ in range(20)]
+    broken = chunk(content="b").replace(b'"b"', rb'"\x"')
+    other = chunk(content='"}}]}')
+    more = chunk(content="d", refusal="e")
+    raw = [*alike, broken, *alike, other, chunk(tool_calls=[{"index": 0, "id": "c"}]), *alike, more, *alike]
+    (message,) = messages_of(raw)
+    assert message["content"] == "a" * 40 + '"}}]}' + "a" * 20 + "d" + "a" * 20
+    assert (message["tool_calls"], message["refusal"]) == ([{"id": "c"}], "e")
 
 
 def test_a_whole_answer_with_tool_calls_can_be_rebuilt(tmp_path: Path) -> None:
@@ -348,6 +444,7 @@ def test_a_known_secret_is_found_nowhere(tmp_path: Path) -> None:
         exchange(attempts=[attempt(usage=Usage(prompt=10**30, completion=-1), cost_usd=float("nan"))]),
         exchange(attributes={"team.object": object(), "team.set": {1}}),
         exchange(ended=None),
+        exchange(attempts=[attempt(finish_reason=["stop"])], session_id=7, model=["gpt-4"]),
     ],
 )
 def test_odd_values_never_cost_the_row(tmp_path: Path, one: Exchange) -> None:
@@ -356,6 +453,17 @@ def test_odd_values_never_cost_the_row(tmp_path: Path, one: Exchange) -> None:
         put(log, one, exchange())
         assert (log.problem, log.lost, log.written) == (None, 0, 2)
     assert len(rows(path)) == 2
+
+
+def test_one_secret_among_many_rows_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "requests.db"
+    many = [exchange(id=f"r{n}") for n in range(200)]
+    many[150].attempts[0].summary.finish_reason = "sk-canary-0123456789"
+    with opened(path, secrets=KnownSecrets([Secret("sk-canary-0123456789")])) as log:
+        put(log, *many)
+        assert b"canary" not in Path(f"{path}-wal").read_bytes()
+    assert b"canary" not in path.read_bytes()
+    assert len(rows(path)) == 200
 
 
 # --- started and lost ---------------------------------------------------------------------------------------------
@@ -376,6 +484,21 @@ def test_an_exchange_under_way_is_a_started_row_and_ends_once(tmp_path: Path) ->
         log.flush()
         assert [(r["id"], r["state"], r["cost_usd"]) for r in rows(path)] == [(id, "done", 0.5)]
         assert len(rows(path, "SELECT * FROM attempts")) == 1
+
+
+def test_only_what_is_still_under_way_after_a_moment_has_a_started_row(tmp_path: Path) -> None:
+    path = tmp_path / "requests.db"
+    clock = Clock(100.0)
+    with opened(path, clock=clock) as log:
+        quick, slow = log.begin(exchange(id="quick")), log.begin(exchange(id="slow"))
+        log.flush(begun=False)
+        assert rows(path) == []
+        log.end(quick, exchange(id="quick"))
+        clock.now += YOUNG + 0.001
+        log.flush(begun=False)
+        assert [(row["request_id"], row["state"]) for row in rows(path)] == [("quick", "done"), ("slow", "started")]
+        log.end(slow, exchange(id="slow"))
+    assert [(row["request_id"], row["state"]) for row in rows(path)] == [("quick", "done"), ("slow", "done")]
 
 
 def test_rows_left_started_by_a_dead_process_become_lost(tmp_path: Path) -> None:

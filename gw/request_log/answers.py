@@ -3,17 +3,98 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 _JOINED = ("content", "refusal", "reasoning_content", "reasoning")  # texts that arrive in pieces
+_TRIES = 8  # how often a chunk is asked what those behind it may look like
 _PLAIN = frozenset({"role", "content"})
 
 
 def messages_of(raw: Sequence[bytes]) -> list[dict[str, Any]]:
     """The assistant's message of each choice, in the order of their indexes. What is no JSON is passed over."""
     messages: dict[int, dict[str, Any]] = {}
+    try:
+        _add_all(messages, raw)
+    except ValueError:  # pieces that only look alike
+        messages.clear()
+        _add_each(messages, raw)
+    return [_finished(messages[index]) for index in sorted(messages)]
+
+
+class _Frame(NamedTuple):
+    """What stands around the text in the chunks of one choice that hold a text and nothing else."""
+
+    choice: int
+    name: str  # the field of its delta
+    before: bytes
+    after: bytes
+
+
+def _add_all(messages: dict[int, dict[str, Any]], raw: Sequence[bytes]) -> None:
+    """Add chunks. Those that differ from the one before in their text only are not parsed: 0.2 us each, not 4.
+
+    Raises ValueError where one only looked alike.
+    """
+    place = 0
+    for _ in range(_TRIES):
+        if place == len(raw):
+            return
+        _add_each(messages, raw[place : place + 1])
+        frame = _frame(raw[place]) if place + 1 < len(raw) else None
+        place += 1
+        if frame is None:
+            continue
+        texts = _run(frame, raw, place)
+        place += len(texts)
+        text = orjson.loads(b'"' + b"".join(texts) + b'"')
+        _add(messages.setdefault(frame.choice, {}), {frame.name: text})
+    _add_each(messages, raw[place:])
+
+
+def _run(frame: _Frame, raw: Sequence[bytes], start: int) -> list[bytes]:
+    """The texts of all chunks from `start` on that have the same frame."""
+    texts: list[bytes] = []
+    size = len(raw) - start
+    while size and start < len(raw):
+        found = _texts(frame, raw[start : start + size])
+        if found is None:
+            size //= 2
+        else:
+            texts += found
+            start += size
+    return texts
+
+
+def _texts(frame: _Frame, raw: Sequence[bytes]) -> list[bytes] | None:
+    """What the frame leaves of each chunk; None where not all of them have it."""
+    _, _, before, after = frame
+    cut = slice(len(before), -len(after))
+    texts = [chunk[cut] for chunk in raw]
+    # All in one comparison. It cannot be right by chance: no chunk is longer than its text and the frame.
+    if before + (after + before).join(texts) + after != b"".join(raw):
+        return None
+    return texts
+
+
+def _frame(chunk: bytes) -> _Frame | None:
+    """The frame that a chunk shows; None where it holds anything but one text."""
+    try:
+        (choice,) = orjson.loads(chunk)["choices"]
+        index, delta = choice["index"], choice["delta"]
+        (name,) = [name for name, value in delta.items() if value and name != "role"]
+        text = orjson.dumps(delta[name])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    place = chunk.find(b'"%b":%b' % (name.encode(), text))
+    if name not in _JOINED or type(index) is not int or text[:1] != b'"' or place < 0 or chunk.count(text) != 1:
+        return None
+    start = place + len(name) + 4
+    return _Frame(index, name, chunk[:start], chunk[start + len(text) - 2 :])
+
+
+def _add_each(messages: dict[int, dict[str, Any]], raw: Sequence[bytes]) -> None:
     for answer in _parsed(raw):
         if not isinstance(answer, dict):
             continue
@@ -25,7 +106,6 @@ def messages_of(raw: Sequence[bytes]) -> list[dict[str, Any]]:
             for part in (choice.get("message"), choice.get("delta")):
                 if isinstance(part, dict):
                     _add(message, part)
-    return [_finished(messages[index]) for index in sorted(messages)]
 
 
 def only_text(answer: Any) -> str | None:

@@ -15,7 +15,8 @@ _ENDS = "\"'()<> \\\n"  # what ends a data URI inside a text
 
 def has_media(written: bytes) -> bool:
     """Whether `elided` may find something to take out of this JSON, which orjson wrote."""
-    return b"data" in written and (b"data:" in written or b'data":' in written)
+    # find(), because `in` asks bytes first whether they are a number: 0.5 us for the exception.
+    return written.find(b"data") >= 0 and (written.find(b"data:") >= 0 or written.find(b'data":') >= 0)
 
 
 def elided(value: Any) -> Any:

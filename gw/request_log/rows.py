@@ -22,10 +22,11 @@ from gw.request_log.media import elided, has_media, redacted
 from gw.request_log.schema import (
     HAS_COST,
     HAS_DETAILS,
+    HAS_DURATION,
     HAS_FIRST_BYTE,
     HAS_RESPONSE,
     HAS_SESSION,
-    HAS_TIMES,
+    HAS_TIMESTAMP,
     HAS_TOKENS,
     HAS_TRY,
     HAS_UPSTREAM_ID,
@@ -43,7 +44,7 @@ MAX_NAME = 1000  # characters of whatever a client names: model, session, path
 LARGE = 64 * 1024  # bytes of a request that may hold media: they are taken out before it is written as JSON
 MANY = 1024 * 1024  # characters that are searched for secrets as one text
 _TEXTS = (3, 4, 4, 5, 4, 5, 5, 6)  # how many texts begin the own values of a row, by the three lowest bits of its kind
-_PATHS = 256  # metadata texts kept
+_KEPT = 256  # of each
 _TYPES = frozenset({str, int, float, bool, type(None)})
 _FIELDS = ("messages", "input", "prompt")
 
@@ -71,26 +72,38 @@ class RowMaker:
     secrets: KnownSecrets
     backends: Backends | None
     clock: Callable[[], float]  # the clock of Exchange.started
-    _posts: dict[str, str] = field(default_factory=dict)  # by path: the metadata of a POST of which there is no more
+    # Made once and used often: the metadata of a POST of which there is no more, and what a started row shares.
+    _posts: dict[str, str] = field(default_factory=dict)
+    _openings: dict[tuple[object, ...], tuple[Value, ...]] = field(default_factory=dict)
 
     def started(self, number: int, exchange: Exchange) -> Rows:
         """The row that says that an exchange is under way."""
-        values: dict[str, Value] = {
-            "timestamp": int(exchange.timestamp * 1000),
-            "instance": self.instance,
-            "model": _name(exchange.model),
-            "session_id": _name(exchange.session_id),
-            "prompt": "",
-            "request_id": exchange.id,
-            "key_name": exchange.principal.name,
-            "client": exchange.client,
-            "operation": exchange.operation or None,
-            "degraded": 0,
-            "stream": exchange.stream,
-            "attempts": 0,
-            "state": "started",
-        }
-        return Rows(number, REQUESTS.from_dict(values), ())
+        model = _name(exchange.model)
+        known = (model, exchange.principal.name, exchange.operation, exchange.stream)
+        shared = self._openings.get(known)
+        if shared is None:
+            _, shared, _ = REQUESTS.from_dict(
+                {
+                    "instance": self.instance,
+                    "model": model,
+                    "key_name": exchange.principal.name,
+                    "operation": exchange.operation or None,
+                    "degraded": 0,
+                    "stream": exchange.stream,
+                    "attempts": 0,
+                    "state": "started",
+                }
+            )
+            if len(self._openings) < _KEPT:
+                self._openings[known] = shared
+        own: list[Value] = ["", exchange.id, exchange.client]
+        kind = HAS_TIMESTAMP
+        session = exchange.session_id
+        if isinstance(session, str):
+            own.append(session[:MAX_NAME])
+            kind |= HAS_SESSION
+        own.append(int(exchange.timestamp * 1000))
+        return Rows(number, (kind, shared, own), ())
 
     def finished(self, number: int, exchange: Exchange) -> Rows:
         """The rows of an ended exchange. Content that cannot be read is left out, never the row."""
@@ -115,9 +128,9 @@ class RowMaker:
         last = only or exchange.attempt or _NOBODY
         summary, backend = last.summary, last.backend
         own: list[Value] = [prompt, exchange.id, exchange.client]
-        kind = HAS_TIMES
+        kind = HAS_TIMESTAMP | HAS_DURATION
         session = exchange.session_id
-        if session is not None:
+        if isinstance(session, str):
             own.append(session[:MAX_NAME])
             kind |= HAS_SESSION
         if response is not None:
@@ -244,7 +257,7 @@ class RowMaker:
             metadata = self._posts.get(path) if not more and method == "POST" else None
             if metadata is None:
                 metadata = _json({"method": method, "path": path[:MAX_NAME]} | (more or {}))
-                if not more and method == "POST" and len(self._posts) < _PATHS and len(path) <= MAX_NAME:
+                if not more and method == "POST" and len(self._posts) < _KEPT and len(path) <= MAX_NAME:
                     self._posts[path] = metadata
             return folder, prompt, response, metadata
         except Exception as error:
@@ -265,7 +278,7 @@ class RowMaker:
             return _json(elided(messages))
         # Written first and searched as bytes: without media, a short one costs 1 us instead of 4.
         written = orjson.dumps(messages, default=str)
-        if b"data" in written and has_media(written):
+        if has_media(written):
             return _json(elided(messages))
         return written.decode()
 

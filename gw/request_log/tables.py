@@ -45,10 +45,7 @@ class Table:
         self.own = tuple(own)
         self.optional = tuple(map(tuple, optional))
         self._conflict = conflict
-        self._own_names = [
-            (*own, *chain.from_iterable(group for bit, group in enumerate(self.optional) if kind >> bit & 1))
-            for kind in range(1 << len(self.optional))
-        ]
+        self._own_names: dict[int, tuple[str, ...]] = {}  # by kind
         self._statements: dict[tuple[tuple[str, ...], int, int], str] = {}
 
     def insert(self, connection: sqlite3.Connection, keys: Iterable[int], rows: Iterable[Row]) -> None:
@@ -64,7 +61,7 @@ class Table:
         for (kind, shared), values in groups.items():
             given = [value for value in shared if value is not None]
             names = tuple([name for name, value in zip(self.shared, shared, strict=True) if value is not None])
-            width = 1 + len(self._own_names[kind])
+            width = 1 + len(self._names(kind))
             start = 0
             for size in SIZES:
                 while len(values) - start >= size * width:
@@ -75,7 +72,7 @@ class Table:
     def as_dict(self, row: Row) -> dict[str, Value]:
         """The row by column, without its key."""
         kind, shared, own = row
-        return dict(zip(self.shared, shared, strict=True)) | dict(zip(self._own_names[kind], own, strict=True))
+        return dict(zip(self.shared, shared, strict=True)) | dict(zip(self._names(kind), own, strict=True))
 
     def from_dict(self, values: Mapping[str, Value]) -> Row:
         """The row that `as_dict` told of; columns that are not there are NULL."""
@@ -87,11 +84,19 @@ class Table:
                 own += [values.get(name) for name in group]
         return kind, tuple([values.get(name) for name in self.shared]), own
 
+    def _names(self, kind: int) -> tuple[str, ...]:
+        """The columns of a row's own values."""
+        names = self._own_names.get(kind)
+        if names is None:
+            groups = (group for bit, group in enumerate(self.optional) if kind >> bit & 1)
+            names = self._own_names[kind] = (*self.own, *chain.from_iterable(groups))
+        return names
+
     def _statement(self, shared: tuple[str, ...], kind: int, size: int) -> str:
         known = self._statements.get((shared, kind, size))
         if known is not None:
             return known
-        own = self._own_names[kind]
+        own = self._names(kind)
         common = [f"?{number}" for number in range(1, len(shared) + 1)]
         width = 1 + len(own)
         first = len(shared) + 1

@@ -136,14 +136,17 @@ class RequestLog:
             # The thread cannot keep up or hangs in a write: who makes the rows now pays for them.
             self._keep(self._made(self._maker.finished, [(row, exchange)]))
 
-    def when_written(self, call: Callable[[], None]) -> None:
-        """Call back, in the log's thread, when everything that has begun or ended by now is written or spilled."""
-        self._is_asked = True
+    def when_written(self, call: Callable[[], None], *, begun: bool = False) -> None:
+        """Call back, in the log's thread, when everything that has ended by now is written or spilled.
+
+        With `begun` also what is under way has its rows then, however young it is.
+        """
+        self._is_asked |= begun
         self._drain.when_done(call)
 
-    def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything that has begun or ended by now is written or spilled; False after `timeout` seconds."""
-        self._is_asked = True
+    def flush(self, timeout: float | None = None, *, begun: bool = True) -> bool:
+        """Wait for what `when_written` calls back for; False after `timeout` seconds."""
+        self._is_asked |= begun
         return self._drain.flush(timeout)
 
     def close(self, timeout: float | None = None) -> bool:
