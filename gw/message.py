@@ -39,6 +39,10 @@ class Headers:
         wanted = name.lower().encode("latin-1")
         return [value.decode("latin-1") for key, value in self.pairs if key == wanted]
 
+    def may_name(self, part: bytes) -> bool:
+        """Whether a field's name may have `part` (lower case) in it; False is certain, and quickly told."""
+        return any(part in name for name, _ in self.pairs)
+
     def __contains__(self, name: str) -> bool:
         wanted = name.lower().encode("latin-1")
         return any(key == wanted for key, _ in self.pairs)

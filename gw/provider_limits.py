@@ -60,7 +60,7 @@ def heed(backend: Backend, headers: Headers, *, clock: Callable[[], float] = tim
 
     `clock` gives Unix seconds, for a reset that is a date in an answer without a Date of its own.
     """
-    if not any(b"remaining" in field for field, _ in headers.pairs):
+    if not headers.may_name(b"remaining"):
         return
     for allowance in read_allowances(headers, now=clock()):
         if allowance.is_used_up and allowance.reset:

@@ -9,10 +9,11 @@ import hmac
 class Secret:
     """A key or token. `str`, `repr`, `format` and pickling never show it; `reveal()` hands it to the wire."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_hash", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value
+        self._hash: int | None = None
 
     def reveal(self) -> str:
         """The secret itself, for a header that is about to be sent and for nothing else."""
@@ -37,7 +38,9 @@ class Secret:
         return isinstance(other, Secret) and hmac.compare_digest(self.digest(), other.digest())
 
     def __hash__(self) -> int:
-        return hash(self.digest())
+        if self._hash is None:
+            self._hash = hash(self.digest())
+        return self._hash
 
     def __reduce__(self) -> str:
         raise TypeError("a Secret is not pickled: pass the name of the variable that holds it")

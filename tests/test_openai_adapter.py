@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gw.adapter import Adapter
 from gw.adapters.openai import DIALECTS, OpenAI, OpenAICodec
-from gw.adapters.openai.request import short_id
+from gw.adapters.openai.messages import short_id
 from gw.adapters.openrouter import OpenRouter
 from gw.backend import Backend
 from gw.document import Document

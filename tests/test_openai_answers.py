@@ -115,7 +115,7 @@ def test_the_short_way_serves_reasoning_text_and_arguments() -> None:
         "".join(f" r{i}" for i in range(9)),
     )
     assert result.tool_calls == [("x", "f", {"a": [0, 1, 2, 3, 4, 5, 6, 7, 8, 1]})]
-    assert opened._stream.filled > 20
+    assert opened.filled > 20
     assert opened.summary.output_characters == len(result.text) + len(result.reasoning) + 27
 
 
@@ -127,7 +127,7 @@ def test_padding_that_hides_lengths_does_not_hinder_the_short_way() -> None:
         assert one.peek() == value | {"model": "asked"}
     value = chunk({"content": "u"}) | {"obfuscation": "q"}
     assert opened.feed(sse(value, done=False))[0].peek() == value | {"model": "asked"}
-    assert opened._stream.filled == 2
+    assert opened.filled == 2
 
 
 @pytest.mark.parametrize("text", [b"\\ud83d", b"\x01", b"\\x", b"\xff", b'"', b"\\"])

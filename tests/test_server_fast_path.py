@@ -24,7 +24,7 @@ from gw.errors import InvalidRequest
 from gw.message import Request
 from gw.server import Limits, Reply
 from gw.server.connection import Connection
-from gw.server.head import any_head, plain_head
+from gw.server.head import PlainHeads, any_head, plain_head
 from gw.server.state import State
 from tests.test_server_start import BOTH, Http
 
@@ -78,6 +78,9 @@ def mutate(data: bytes, changes: Sequence[Mutation]) -> bytes:
     return data
 
 
+REMEMBERING = PlainHeads(LIMITS)
+
+
 @FUZZ
 @given(st.sampled_from(HEADS), mutations)
 def test_what_the_matcher_takes_h11_takes_with_the_same_result(head: bytes, changes: list[Mutation]) -> None:
@@ -87,6 +90,12 @@ def test_what_the_matcher_takes_h11_takes_with_the_same_result(head: bytes, chan
         return
     head = head[: end + 4]
     plain = plain_head(head, LIMITS)
+    for _ in range(2):  # the second time from memory
+        again = REMEMBERING.read(head)
+        assert (again is None) is (plain is None)
+        if again is not None and plain is not None:
+            assert (again[:3], again[4:]) == (plain[:3], plain[4:])
+            assert again.headers.pairs == plain.headers.pairs
     if plain is None:
         return
     connection = h11.Connection(h11.SERVER)
@@ -126,6 +135,18 @@ def test_fields_looked_up_in_the_raw_head_are_those_of_the_pairs(head: bytes, ch
         assert headers.get_all(name) == wanted
         assert (name in headers) is bool(wanted)
     assert "sk-x" not in repr(headers)
+
+
+def test_a_head_with_another_length_is_read_from_memory_with_that_length() -> None:
+    heads = PlainHeads(LIMITS)
+    text = b"POST /a?b HTTP/1.1\r\nHost: x\r\nContent-Length: %b\r\nAccept: */*\r\n\r\n"
+    for digits in (b"0", b"7", b"65", b"00000012", b"%d" % LIMITS.max_body):
+        head = heads.read(text % digits)
+        assert head is not None
+        assert (head.length, head.path, head.query) == (int(digits), "/a", "b")
+        assert head.headers.get("content-length") == digits.decode()
+    for digits in (b"", b"-1", b"+1", b"1 ", b"1,1", b"1_0", b"0x1", b"\xb2", b"%d" % (LIMITS.max_body + 1), b"0" * 10):
+        assert heads.read(text % digits) is None
 
 
 @pytest.mark.parametrize("head", HEADS[:2])

@@ -7,12 +7,15 @@ from urllib.parse import quote, urlsplit
 from gw.adapter import WireRequest
 from gw.adapters.openai.codec import OpenAICodec
 from gw.adapters.openai.dialects import DIALECTS, Dialect, dialect_of, is_loopback
-from gw.adapters.openai.request import encode
+from gw.adapters.openai.request import Encoder
 from gw.chat_parts import is_deprecated
 from gw.message import Request
 from gw.remote_media import Fetch, MediaFetcher
+from gw.secret import Secret
 
 __all__ = ["DIALECTS", "Dialect", "OpenAI", "OpenAICodec"]
+
+_KEPT = 64  # heads
 
 
 class OpenAI:
@@ -67,6 +70,8 @@ class OpenAI:
             "user-agent": "gw",  # some hosts turn away who does not say
             **{name.lower(): value for name, value in own.items() if value is not None},
         }
+        self._encoder = Encoder(self.dialect)
+        self._heads: dict[tuple[Secret | None, bool], list[tuple[str, str]]] = {}
         self._given = {name.lower(): value for name, value in (headers or {}).items()}
         if fetch is not None and self.dialect.remote_images:
             raise ValueError(f"fetch is not needed: {self.dialect.name} follows addresses itself")
@@ -84,25 +89,18 @@ class OpenAI:
         if request.document is None:
             raise LookupError(f"request {request.id} has no body: `translate` stands behind the step that reads it")
         model = self._deployment or candidate.model
+        stream, key = request.is_stream, candidate.key
         is_emulated = not self.dialect.functions and is_deprecated(request.document.peek())
-        content, losses = encode(
-            request.document, self.dialect, model, stream=request.is_stream, is_emulated=is_emulated
-        )
-        key = candidate.key
-        headers = {**self._headers, "accept": "text/event-stream" if request.is_stream else "application/json"}
-        if key and self.dialect.key_header == "bearer":
-            headers["authorization"] = f"Bearer {key.reveal()}"
-        elif key:
-            headers["api-key"] = key.reveal()
+        content, losses = self._encoder.encode(request.document, model, stream=stream, is_emulated=is_emulated)
         wire = WireRequest(
-            method="POST",
-            url=self._url(model),
-            headers=list({**headers, **self._given}.items()),
-            content=content,
-            stream=request.is_stream,
-            backend=candidate.backend.name,
-            request_id=request.id,
-            timeouts=candidate.backend.timeouts,
+            "POST",
+            self._url(model),
+            list(self._heads.get((key, stream)) or self._head(key, stream)),
+            content,
+            stream,
+            candidate.backend.name,
+            request.id,
+            candidate.backend.timeouts,
         )
         return OpenAICodec(
             wire,
@@ -112,6 +110,19 @@ class OpenAI:
             secrets=(key,) if key else (),
             speaks_functions=is_emulated,
         )
+
+    def _head(self, key: Secret | None, stream: bool) -> list[tuple[str, str]]:
+        """The header fields of a request: the same for all that have the same key."""
+        headers = {**self._headers, "accept": "text/event-stream" if stream else "application/json"}
+        if key and self.dialect.key_header == "bearer":
+            headers["authorization"] = f"Bearer {key.reveal()}"
+        elif key:
+            headers["api-key"] = key.reveal()
+        head = list({**headers, **self._given}.items())
+        if len(self._heads) >= _KEPT:  # keys may be fetched tokens, and each is new
+            self._heads.clear()
+        self._heads[key, stream] = head
+        return head
 
     def _url(self, model: str) -> str:
         if self._api_version is None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import orjson
 
 from gw.adapter import WireRequest
-from gw.adapters.openai.answers import Source, repair_completion, with_function_call
+from gw.adapters.openai.answers import Source, note_plain, repair_completion, with_function_call
 from gw.adapters.openai.reading import parse
 from gw.adapters.openai.stream import ChunkStream
 from gw.document import Chunk, Completion
@@ -25,6 +25,19 @@ class OpenAICodec:
     `speaks_functions`: the client reads `function_call` where the provider answers with tool calls.
     """
 
+    __slots__ = (
+        "_answers_as",
+        "_created",
+        "_decoder",
+        "_failed",
+        "_source",
+        "_speaks_functions",
+        "_stream",
+        "losses",
+        "summary",
+        "wire",
+    )
+
     def __init__(
         self,
         wire: WireRequest,
@@ -41,15 +54,27 @@ class OpenAICodec:
         self._answers_as = answers_as
         self._created = created
         self._source = Source(wire.backend, secrets)
-        self._decoder = SSEDecoder()
         self._failed: UpstreamError | None = None  # what the next call has to tell
         self._speaks_functions = speaks_functions
-        self._stream = ChunkStream(self._source, self.summary, answers_as, created, speaks_functions)
+        self._decoder: SSEDecoder
+        self._stream: ChunkStream | None = None  # a whole answer needs neither
 
     @property
     def is_done(self) -> bool:
         """Whether nothing that may still come of the stream matters: `[DONE]` was read, or an error waits."""
-        return self._stream.done or self._failed is not None
+        return self._failed is not None or (self._stream is not None and self._stream.done)
+
+    @property
+    def filled(self) -> int:
+        """How many events of the stream were like one before but for their text, and so were not decoded."""
+        return self._stream.filled if self._stream is not None else 0
+
+    def _begin(self) -> ChunkStream:
+        self._decoder = SSEDecoder()
+        self._stream = stream = ChunkStream(
+            self._source, self.summary, self._answers_as, self._created, self._speaks_functions
+        )
+        return stream
 
     def complete(self, content: bytes) -> Completion:
         """The whole answer: the provider's bytes with the client's name for the model, repaired where it must be."""
@@ -63,22 +88,20 @@ class OpenAICodec:
             if details_of(value) is not None:
                 raise self._source.error(value[0] if isinstance(value, list) else value)
             raise self._source.garbage(f"answered with {quote(content, self._source.secrets)}: no chat completion")
-        self.summary.model = value.get("model") or None
-        self.summary.upstream_id = value.get("id") or None
-        changed = repair_completion(value, self.summary, self._source)
+        given_id, given_model = value.get("id"), value.get("model")
+        self.summary.model = given_model or None
+        self.summary.upstream_id = given_id or None
+        changed = not note_plain(value, self.summary) and repair_completion(value, self.summary, self._source)
         if self._speaks_functions:
             for choice in value["choices"]:
                 changed |= with_function_call(choice, "message", self.summary)
         raw = content if clean and not changed else None
-        for name, wanted in (
-            ("id", value.get("id") or f"chatcmpl-{self.wire.request_id}"),
-            ("object", "chat.completion"),
-            ("created", value.get("created") or self._created),
-        ):
-            if value.get(name) != wanted:
-                value[name] = wanted
-                raw = None
-        if value.get("model") != self._answers_as:
+        if not given_id or not value.get("created") or value.get("object") != "chat.completion":
+            value["id"] = given_id or f"chatcmpl-{self.wire.request_id}"
+            value["object"] = "chat.completion"
+            value["created"] = value.get("created") or self._created
+            raw = None
+        if given_model != self._answers_as:
             if raw is not None:
                 raw = replace_member(raw, b"model", orjson.dumps(self._answers_as))
             value["model"] = self._answers_as
@@ -91,7 +114,7 @@ class OpenAICodec:
         """
         if self._failed is not None:
             raise self._failed
-        stream = self._stream
+        stream = self._stream or self._begin()
         if stream.templates and not self._decoder.is_inside:
             template = stream.templates[0]
             raws = template.fill_all(data)
@@ -101,7 +124,7 @@ class OpenAICodec:
                 return list(map(Chunk, raws))
         chunks: list[Chunk] = []
         try:
-            self._read(data, chunks)
+            self._read(stream, data, chunks)
         except EventTooLarge as error:
             raise self._source.garbage(f"sent too much: {error}") from error
         except UpstreamError as error:
@@ -110,9 +133,9 @@ class OpenAICodec:
             self._failed = error
         return chunks
 
-    def _read(self, data: bytes, chunks: list[Chunk]) -> None:
+    def _read(self, stream: ChunkStream, data: bytes, chunks: list[Chunk]) -> None:
         """Event by event: those that fit a template are not decoded, not even cut out of the piece."""
-        stream, decoder, summary = self._stream, self._decoder, self.summary
+        decoder, summary = self._decoder, self.summary
         position, size = 0, len(data)
         while position < size:
             if stream.templates and not decoder.is_inside:
@@ -138,7 +161,7 @@ class OpenAICodec:
         """The end of the bytes: complete after `[DONE]` or where every choice had its finish reason, else cut short."""
         if self._failed is not None:
             raise self._failed
-        stream = self._stream
+        stream = self._stream or self._begin()
         chunks: list[Chunk] = []
         try:
             for name, payload in self._decoder.finish():

@@ -12,7 +12,7 @@ from gw.errors import ClientGone, GatewayError, InvalidRequest
 from gw.message import Body, Request
 from gw.server.body import NO_BODY, Counted, Framing, IncomingBody, ReadByH11, WholeBody
 from gw.server.halfclose import watch
-from gw.server.head import Head, any_head, check_partial, plain_head
+from gw.server.head import Head, any_head, check_partial
 from gw.server.response import LAST_CHUNK, Reply, error_reply, reply_head
 from gw.server.state import State
 from gw.server.wire import Wire
@@ -121,7 +121,7 @@ class Connection(Wire):
         head = buffer[:end]
         state = self._state
         try:
-            parsed = plain_head(head, state.limits) if state.matches_plain else None
+            parsed = state.plain_heads.read(head) if state.plain_heads is not None else None
             if parsed is None:
                 parsed = any_head(head, state.limits)
             body = self._body_of(parsed, buffer, end)

@@ -14,7 +14,7 @@ import h11
 
 from gw.errors import InvalidRequest
 from gw.message import Headers
-from gw.server.fields import RawHeaders
+from gw.raw_headers import RawHeaders
 from gw.server.limits import Limits
 
 # RFC 9112 3.2, RFC 3986 3.3: what stands in a path, save for the percent sign.
@@ -32,6 +32,9 @@ _HOST_ALONE = re.compile(_HOST)
 _FRAMING = re.compile(
     rb"\n(host|content-length|connection|transfer-encoding|expect|upgrade|content-encoding): ?([^\r]*)"
 )
+
+_LENGTH = b"\ncontent-length: "
+_REMEMBERED, _REMEMBERED_SIZE = 512, 2048  # heads, and bytes of one: a megabyte at the most
 
 _ODD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)|(?<!\r)\n|\n[ \t]|\A\r")
 _TARGET = re.compile(rb"((?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*)(?:\?(" + _QUERY + rb"))?")
@@ -85,6 +88,41 @@ def plain_head(head: bytes, limits: Limits) -> Head | None:
         return None
     length = max(length, 0)
     return Head(method.decode(), path.decode(), query.decode(), RawHeaders(head, low), length, False, None)
+
+
+class PlainHeads:
+    """Plain heads, with a memory: a client's next head is nearly always its last one with another Content-Length.
+
+    What stands around those digits is looked up, and matched only if it is new: 3 us instead of 8. The result is that
+    of `plain_head`, which made what is remembered.
+    """
+
+    __slots__ = ("_known", "_limits", "_size")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._size = min(_REMEMBERED_SIZE, limits.max_head - len("999999999"))
+        self._known: dict[tuple[bytes, bytes], tuple[str, str, str]] = {}
+
+    def read(self, head: bytes) -> Head | None:
+        """See `plain_head`."""
+        low = head.lower()
+        start = low.find(_LENGTH) + len(_LENGTH)
+        end = low.find(b"\r", start)
+        digits = low[start:end]
+        if start < len(_LENGTH) or not digits.isdigit() or len(digits) > 9 or int(digits) > self._limits.max_body:
+            return plain_head(head, self._limits)
+        around = head[:start], head[end:]
+        known = self._known.get(around)
+        if known is not None:
+            method, path, query = known
+            return Head(method, path, query, RawHeaders(head, low), int(digits), False, None)
+        parsed = plain_head(head, self._limits)
+        if parsed is not None and len(head) <= self._size:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[around] = parsed.method, parsed.path, parsed.query
+        return parsed
 
 
 def check_partial(data: bytes, start: int, limits: Limits) -> None:

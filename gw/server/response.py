@@ -19,7 +19,9 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OWN = frozenset({"connection", "content-length", "date", "keep-alive", "transfer-encoding", "upgrade", "x-request-id"})
-_NAMES: dict[str, bool] = {}  # names seen: True goes out, False is the server's own; they come from code, so are few
+_NAMES: dict[str, str] = {}  # names seen that go out, as a line begins with them; they come from code, so are few
+_CONTROLS = bytes(byte for byte in range(128) if (byte < 32 and byte != 9) or byte == 127)
+_CLOSE = "Connection: close\r\n"
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -89,29 +91,42 @@ def reply_head(reply: Reply, request_id: str, length: int | None, *, keep_alive:
 
     Raises ValueError for a status, name or value that must not be sent.
     """
-    lines = [_status_lines.get(reply.status)]
-    for name, value in reply.headers:
-        passes = _NAMES.get(name)
-        if passes is None:
-            passes = _judge_name(name)
-        if passes:
-            if not value.isprintable() and _FORBIDDEN.search(value):
-                raise ValueError(f"the value of the header {name} holds control characters")
-            lines.append(f"{name}: {value}\r\n")
-    if length is not None:
-        lines.append(f"X-Request-ID: {request_id}\r\nContent-Length: {length}\r\n")
-    elif chunked:
-        lines.append(f"X-Request-ID: {request_id}\r\nTransfer-Encoding: chunked\r\n")
+    try:
+        fields = "".join([f"{_NAMES[name]}{value}\r\n" for name, value in reply.headers])
+    except KeyError:
+        passing = [(name, value) for name, value in reply.headers if _passes(name)]
+        fields = "".join([f"{name}: {value}\r\n" for name, value in passing])
+        expected = 2 * len(passing)
     else:
-        lines.append(f"X-Request-ID: {request_id}\r\n")
-    lines.append("\r\n" if keep_alive else "Connection: close\r\n\r\n")
-    return "".join(lines).encode("latin-1")  # UnicodeEncodeError is a ValueError
+        expected = 2 * len(reply.headers)
+    if length is not None:
+        framing = f"Content-Length: {length}\r\n"
+    else:
+        framing = "Transfer-Encoding: chunked\r\n" if chunked else ""
+    head = (
+        f"{_status_lines.get(reply.status)}{fields}X-Request-ID: {request_id}\r\n{framing}"
+        f"{'' if keep_alive else _CLOSE}\r\n"
+    ).encode("latin-1")  # UnicodeEncodeError is a ValueError
+    # Each line ends in two control bytes, and no other may be there: one search of the whole instead of one a value.
+    expected += 10 if framing else 8
+    if len(head) - len(head.translate(None, _CONTROLS)) != (expected if keep_alive else expected + 2):
+        raise ValueError(_what_is_wrong(reply))
+    return head
 
 
-def _judge_name(name: str) -> bool:
+def _passes(name: str) -> bool:
+    """Whether a header goes out; ValueError for what is no name. The server's own do not."""
+    if name in _NAMES:
+        return True
     if not _TOKEN.fullmatch(name):
         raise ValueError(f"{name!r} is not the name of a header")
-    passes = name.lower() not in _OWN
+    if name.lower() in _OWN:
+        return False
     if len(_NAMES) < 1024:
-        _NAMES[name] = passes
-    return passes
+        _NAMES[name] = f"{name}: "
+    return True
+
+
+def _what_is_wrong(reply: Reply) -> str:
+    names = [name for name, value in reply.headers if _FORBIDDEN.search(value)]
+    return f"the value of the header {', '.join(names)} holds control characters"

@@ -9,6 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from gw.errors import GatewayError, Unavailable
+from gw.server.head import PlainHeads
 from gw.server.limits import Limits
 from gw.server.response import AppHandler
 
@@ -32,14 +33,14 @@ class State:
         "handler",
         "in_flight",
         "limits",
-        "matches_plain",
+        "plain_heads",
         "refused",
     )
 
     def __init__(self, handler: AppHandler, limits: Limits, *, matches_plain: bool, refused: Refused | None) -> None:
         self.handler = handler
         self.limits = limits
-        self.matches_plain = matches_plain
+        self.plain_heads = PlainHeads(limits) if matches_plain else None
         self.refused = refused
         self.connections: set[Connection] = set()
         self.in_flight = 0

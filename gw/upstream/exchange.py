@@ -83,11 +83,11 @@ class Exchange:
         if head is None:
             assert self._error is not None
             raise self._error
-        pairs = head.pairs
+        headers = head.headers
         if self._inflate is not None:  # undone here: nobody else shall undo it again
             done = (b"content-encoding", b"content-length")
-            pairs = [pair for pair in pairs if pair[0] not in done]
-        return WireResponse(head.status, Headers(pairs), self)
+            headers = Headers(pair for pair in headers.pairs if pair[0] not in done)
+        return WireResponse(head.status, headers, self)
 
     @property
     def has_begun(self) -> bool:

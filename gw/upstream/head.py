@@ -13,6 +13,9 @@ from urllib.parse import urlsplit
 
 import h11
 
+from gw.message import Headers
+from gw.raw_headers import RawHeaders
+
 MAX_HEAD = 64 * 1024  # bytes of a response's head, interim responses included
 CHUNKED = -1  # values of Head.length that are no length
 UNTIL_CLOSE = -2
@@ -30,11 +33,15 @@ _NAME = re.compile(_TOKEN)
 _TARGET = re.compile(r"[!-~]+")
 _CONTROLS = bytes(byte for byte in range(128) if (byte < 32 and byte != 9) or byte == 127)
 _REMEMBERED = 1024  # header names; adapters use a few dozen
+_REMEMBERED_HEADS = 256  # some hosts want ids in theirs, and then each is new
 
-_VISIBLE = bytes(range(0x20, 0x7F))
-_NAME_BYTES = re.compile(_TOKEN.encode())
-_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: [\x20-\x7e]*)?")
-_FRAMING = (b"content-length", b"transfer-encoding", b"connection", b"content-encoding", b"keep-alive")
+_PLAIN = re.compile(
+    rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: [\x20-\x7e]*+)?\r\n"
+    rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++: ?[\x21-\x7e][\x20-\x7e]*+\r\n)*+\r\n"
+)
+# The fields that decide how the message is framed, in a head in lower case; and the values of a plain one's.
+_FRAMING = re.compile(rb"\n(content-length|transfer-encoding|connection|content-encoding|keep-alive): ?([^\r]*)")
+_ONLY = {b"transfer-encoding": b"chunked", b"connection": b"keep-alive"}
 _BLANK = re.compile(rb"\n\r?\n")  # where h11 sees the end of a head
 _KEEP_ALIVE = re.compile(rb"(?:^|[,;\s])timeout\s*=\s*([0-9]{1,6})(?![0-9])", re.IGNORECASE)
 _START = b"HTTP/1."
@@ -57,12 +64,12 @@ class Target(NamedTuple):
 class Head:
     """The head of a final response. `length` is the body's in bytes, or CHUNKED, or UNTIL_CLOSE."""
 
-    __slots__ = ("encoding", "is_reusable", "keep_for", "length", "pairs", "size", "status")
+    __slots__ = ("encoding", "headers", "is_reusable", "keep_for", "length", "size", "status")
 
     def __init__(
         self,
         status: int,
-        pairs: list[tuple[bytes, bytes]],
+        headers: Headers,
         length: int,
         size: int,
         is_reusable: bool = True,
@@ -70,7 +77,7 @@ class Head:
         encoding: bytes = b"",
     ) -> None:
         self.status = status
-        self.pairs = pairs  # lower-case names
+        self.headers = headers
         self.length = length
         self.size = size  # bytes of the head itself
         self.is_reusable = is_reusable
@@ -108,32 +115,39 @@ def parse_target(method: str, url: str) -> Target:
 
 
 class HeadWriter:
-    """Writes request heads. It remembers the header names that it has checked; values are checked each time."""
+    """Writes request heads, with a memory: most requests to a backend have the very fields of the last one."""
 
-    __slots__ = ("_names",)
+    __slots__ = ("_heads", "_names")
 
     def __init__(self) -> None:
+        self._heads: dict[tuple[str, tuple[tuple[str, str], ...]], bytes] = {}
         self._names: dict[str, str] = {}
 
     def write(self, start: str, headers: Sequence[tuple[str, str]], length: int | None) -> bytes:
         """The head's bytes. `length` None: no body. Raises ValueError for names or values that cannot be sent."""
+        fields = tuple(headers)
+        head = self._heads.get((start, fields))
+        if head is None:
+            head = self._checked(start, fields)
+            if len(self._heads) >= _REMEMBERED_HEADS:
+                self._heads.clear()
+            self._heads[start, fields] = head
+        return head + b"\r\n" if length is None else b"%bContent-Length: %d\r\n\r\n" % (head, length)
+
+    def _checked(self, start: str, headers: Sequence[tuple[str, str]]) -> bytes:
         names = self._names
-        try:
-            lines = "".join([f"{names[name]}{value}\r\n" for name, value in headers])
-        except KeyError:
-            if len(names) >= _REMEMBERED:
-                names.clear()
-            for name, _ in headers:
+        if len(names) >= _REMEMBERED:
+            names.clear()
+        for name, _ in headers:
+            if name not in names:
                 self._learn(name)
-            return self.write(start, headers, length)
-        end = "\r\n" if length is None else f"Content-Length: {length}\r\n\r\n"
+        lines = "".join([f"{names[name]}{value}\r\n" for name, value in headers])
         try:
-            head = f"{start}{lines}{end}".encode("latin-1")
+            head = f"{start}{lines}".encode("latin-1")
         except UnicodeEncodeError:
             raise _unsendable(headers) from None
-        # Two control bytes a line: three lines in `start`, one or two in `end`. Any more were smuggled in.
-        expected = 2 * (len(headers) + (4 if length is None else 5))
-        if len(head) - len(head.translate(None, _CONTROLS)) != expected:
+        # Two control bytes a line, and three lines in `start`. Any more were smuggled in.
+        if len(head) - len(head.translate(None, _CONTROLS)) != 2 * (len(headers) + 3):
             raise _unsendable(headers)
         return head
 
@@ -160,74 +174,35 @@ def _unsendable(headers: Sequence[tuple[str, str]]) -> ValueError:
 # --- the provider's ---------------------------------------------------------------------------------------------
 
 
-_names: dict[bytes, bytes] = {}  # checked header names, as sent, and in lower case
-_status_lines: dict[bytes, int] = {}  # checked status lines
-
-
 def match_head(data: bytes) -> Head | None:
     """The head that `data` begins with if it is whole and canonical; None: let HeadReader look at it.
 
     For answers to anything but HEAD.
     """
-    end = data.find(b"\r\n\r\n")
-    if end < 0 or end > MAX_HEAD - 4:
+    match = _PLAIN.match(data)
+    if match is None or match.end() > MAX_HEAD:
         return None
-    block = data[:end]
-    lines = block.split(b"\r\n")
-    if len(block.translate(None, _VISIBLE)) != 2 * len(lines) - 2:  # the CRLF between lines, else visible ASCII
-        return None
-    status = _status_lines.get(lines[0]) or _learn_status(lines[0])
-    del lines[0]
-    fields: dict[bytes, bytes] = {}
-    for line in lines:
-        name, _, value = line.partition(b": ")
-        low = _names.get(name) or _learn_name(name)
-        if low is None or not value:
+    size = match.end()
+    head = data[:size]
+    low = head.lower()
+    length, keep_for, names = CHUNKED, None, set()
+    for name, value in _FRAMING.findall(low):
+        if name in names:
             return None
-        fields[low] = value.strip()
-    pairs = list(fields.items())
-    if len(pairs) != len(lines):
-        parts = [line.partition(b": ") for line in lines]
-        pairs = [(name.lower(), value.strip()) for name, _, value in parts]
-        names = [name for name, _ in pairs]
-        if any(names.count(name) > 1 for name in _FRAMING):
+        names.add(name)
+        value = value.rstrip(b" ")
+        if name == b"content-length":
+            if not value.isdigit() or len(value) > 15:
+                return None
+            length = int(value)
+        elif name == b"keep-alive":
+            keep_for = _timeout_of(value)
+        elif value != _ONLY.get(name):
             return None
-    return _frame(status, pairs, fields, end + 4) if status is not None else None
-
-
-def _frame(status: int, pairs: list[tuple[bytes, bytes]], fields: dict[bytes, bytes], size: int) -> Head | None:
-    length = CHUNKED
-    digits = fields.get(b"content-length")
-    if digits is not None:
-        if b"transfer-encoding" in fields or not digits.isdigit() or len(digits) > 15:
-            return None
-        length = int(digits)
-    elif fields.get(b"transfer-encoding") != b"chunked":
+    status = int(match[1])
+    if (b"content-length" in names) is (b"transfer-encoding" in names) or status == 204 or status == 304:
         return None
-    if b"content-encoding" in fields or status == 204 or status == 304:
-        return None
-    if fields.get(b"connection", b"keep-alive") not in (b"keep-alive", b"Keep-Alive"):
-        return None
-    return Head(status, pairs, length, size, True, _keep_for(pairs) if b"keep-alive" in fields else None)
-
-
-def _learn_name(name: bytes) -> bytes | None:
-    if not _NAME_BYTES.fullmatch(name):
-        return None
-    if len(_names) >= _REMEMBERED:
-        _names.clear()
-    low = _names[name] = name.lower()
-    return low
-
-
-def _learn_status(line: bytes) -> int | None:
-    match = _STATUS_LINE.fullmatch(line)
-    if match is None:
-        return None
-    if len(_status_lines) >= _REMEMBERED:
-        _status_lines.clear()
-    status = _status_lines[line] = int(match[1])
-    return status
+    return Head(status, RawHeaders(head, low), length, size, True, keep_for)
 
 
 class HeadReader:
@@ -305,11 +280,11 @@ def _weigh(event: h11.Response, method: str, size: int) -> Head:
         length = int(fields.get(b"content-length", UNTIL_CLOSE))
     options = {option.strip() for option in fields.get(b"connection", b"").lower().split(b",")}
     is_reusable = not is_old and length != UNTIL_CLOSE and not options & {b"close", b"upgrade"}
-    return Head(event.status_code, pairs, length, size, is_reusable, _keep_for(pairs), encoding)
+    keep_for = next(filter(None, (_timeout_of(value) for name, value in pairs if name == b"keep-alive")), None)
+    return Head(event.status_code, Headers(pairs), length, size, is_reusable, keep_for, encoding)
 
 
-def _keep_for(pairs: Sequence[tuple[bytes, bytes]]) -> float | None:
-    for name, value in pairs:
-        if name == b"keep-alive" and (found := _KEEP_ALIVE.search(value)):
-            return float(found[1])
-    return None
+def _timeout_of(keep_alive: bytes) -> float | None:
+    """Seconds that a Keep-Alive field promises."""
+    found = _KEEP_ALIVE.search(keep_alive)
+    return None if found is None else float(found[1])

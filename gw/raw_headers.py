@@ -11,10 +11,10 @@ _NEEDLES: dict[str, bytes] = {}  # "host" -> b"\nhost:"; names come from code an
 
 
 class RawHeaders(Headers):
-    """The fields of a canonical head: `head` as it came, `low` the same in lower case.
+    """The fields of a canonical head, request or response: `head` as it came, `low` the same in lower case.
 
-    A look-up is one search in bytes: a handler asks for a few of the 17 fields that an SDK sends, and most of the
-    others are never looked at.
+    A look-up is one search in bytes: who handles a message asks for a few of the 17 fields that an SDK sends, or the 25
+    of a provider, and most of the others are never looked at.
     """
 
     __slots__ = ("_head", "_low")
@@ -32,7 +32,10 @@ class RawHeaders(Headers):
         return self._head[start : self._head.find(b"\r", start)].strip(b" ").decode("latin-1")
 
     def __contains__(self, name: str) -> bool:
-        return (_NEEDLES.get(name) or _needle(name)) in self._low
+        return self._low.find(_NEEDLES.get(name) or _needle(name)) >= 0
+
+    def may_name(self, part: bytes) -> bool:
+        return self._low.find(part) >= 0
 
     def __getattr__(self, name: str) -> list[tuple[bytes, bytes]]:
         if name != "pairs":
