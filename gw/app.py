@@ -106,7 +106,8 @@ class App:
         decode, answer = self._chat.decode, self._chat.answer
 
         async def read_body(request: Request) -> Response:
-            return await answer(await decode(request), inner)
+            await decode(request)
+            return await (answer(request, inner) if request.exchange.stream else inner(request))
 
         return read_body
 
@@ -143,12 +144,16 @@ class App:
             reply = self._chat.encode(exchange, response, partial(self._end, exchange))
         except BaseException as error:
             exchange.status = ClientGone.status
-            await self._end(exchange, error)
+            waiting = self._end(exchange, error)
+            if waiting is not None:
+                await waiting
             raise
         if reply is None:
             reply = Reply(response.status, list(response.headers.items()), response.content)  # type: ignore[arg-type]
         if isinstance(reply.body, bytes):
-            await self._end(exchange, exchange.error)
+            waiting = self._end(exchange, exchange.error)
+            if waiting is not None:
+                await waiting
         return reply
 
     def refused(self, client: str, error: GatewayError, request_id: str) -> None:
@@ -160,7 +165,8 @@ class App:
         exchange.status, exchange.error, exchange.ended = error.status, error, now
         self._record(exchange)
 
-    async def _end(self, exchange: Exchange, error: BaseException | None) -> None:
+    def _end(self, exchange: Exchange, error: BaseException | None) -> Awaitable[None] | None:
+        """Record an exchange that is over. What is to be awaited before its last bytes go out, if anything."""
         exchange.ended = time.monotonic()
         if error is not None:
             if isinstance(error, ClientGone | CancelledError) and self.is_stopping():
@@ -173,6 +179,9 @@ class App:
         if exchange.first_content is None and exchange.attempt is not None:
             exchange.first_content = exchange.attempt.first_content
         self._record(exchange)
+        return self._settled(exchange) if self._settle else None
+
+    async def _settled(self, exchange: Exchange) -> None:
         for settle in self._settle:
             await settle(exchange)
 
@@ -208,7 +217,9 @@ class App:
 
 def server_timing(exchange: Exchange, now: float) -> str:
     """Milliseconds up to the head of the answer: in all, and of them waiting for providers (W3C Server-Timing)."""
-    waited = sum((attempt.first_content or attempt.ended or now) - attempt.started for attempt in exchange.attempts)
+    waited = 0.0
+    for attempt in exchange.attempts:
+        waited += (attempt.first_content or attempt.ended or now) - attempt.started
     return f"total;dur={(now - exchange.started) * 1000:.2f}, upstream;dur={waited * 1000:.2f}"
 
 

@@ -38,9 +38,14 @@ class ChatCompletions:
     def __init__(self, *, keep_alive: float = KEEP_ALIVE) -> None:
         self._quiet = Quiet(keep_alive)
 
-    async def decode(self, request: Request) -> Request:
-        """Read and check the body. Raises InvalidRequest (400, 408, 413, 415) before anything is forwarded."""
-        _check_media_type(request.headers.get("content-type"))
+    async def decode(self, request: Request) -> None:
+        """Read and check the body, and put it into the request.
+
+        Raises InvalidRequest (400, 408, 413, 415) before anything is forwarded.
+        """
+        media_type = request.headers.get("content-type")
+        if media_type != "application/json":
+            _check_media_type(media_type)
         raw = await request.body.read() if request.body is not None else b""
         document = decode_chat(raw)
         chat = document.peek()
@@ -49,13 +54,11 @@ class ChatCompletions:
         exchange.model = chat.get("model")
         exchange.stream = bool(chat.get("stream"))
         exchange.session_id = chat.get("session_id")
-        return request.replace(document=document)
+        request.document = document
 
     async def answer(self, request: Request, inner: Handler) -> Response:
-        """`inner`'s answer. A stream that does not begin in time is answered all the same: its head goes out with a
-        comment, and what comes later, an error too, comes as events."""
-        if not request.exchange.stream:
-            return await inner(request)
+        """`inner`'s answer to a request for a stream. One that does not begin in time is answered all the same: its
+        head goes out with a comment, and what comes later, an error too, comes as events."""
         work: Patient[Response] = Patient(self._quiet)
         return work.result if work.start(inner(request)) or await work else Response(Late(work))
 
@@ -63,10 +66,14 @@ class ChatCompletions:
         self, exchange: Exchange, response: Response, ended: Callable[[BaseException | None], Awaitable[None] | None]
     ) -> Reply | None:
         """The answer as the client reads it; None for content that is already bytes. `ended`: see EventStream."""
-        if isinstance(response.content, Stream):
+        content = response.content
+        if isinstance(content, Completion):
+            raw = splice(content.raw, extras(exchange))
+            return Reply(response.status, [*JSON_HEADERS, *response.headers.items()], raw)
+        if isinstance(content, Stream):
             options = exchange.request.peek().get("stream_options") if exchange.request is not None else None
             body = EventStream(
-                response.content,
+                content,
                 exchange,
                 include_usage=bool(options and options.get("include_usage")),
                 extras=extras,
@@ -74,9 +81,6 @@ class ChatCompletions:
                 quiet=self._quiet,
             )
             return Reply(response.status, [*STREAM_HEADERS, *response.headers.items()], body)
-        if isinstance(response.content, Completion):
-            content = splice(response.content.raw, extras(exchange))
-            return Reply(response.status, [*JSON_HEADERS, *response.headers.items()], content)
         return None
 
 

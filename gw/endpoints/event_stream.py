@@ -99,7 +99,8 @@ class EventStream:
         parts = [chunk.raw for chunk in chunks]
         if not self._finishing:
             block = _BEGIN + _BETWEEN.join(parts) + _END
-            if _FINISHED not in block and _FINISHED_SPACED not in block:
+            # find(), because `in` asks bytes first whether they are a number: 0.5 us for the exception.
+            if block.find(_FINISHED) < 0 and block.find(_FINISHED_SPACED) < 0:
                 return block
             self._finishing = True
         if not self._include_usage:
@@ -152,7 +153,7 @@ def _usage_so_far(exchange: Exchange) -> dict[str, Any]:
 
 def _is_bare_usage(chunk: Chunk) -> bool:
     """The chunk that only `stream_options.include_usage` asks for: usage, and no choices."""
-    if b'"usage"' not in chunk.raw:
+    if chunk.raw.find(b'"usage"') < 0:
         return False
     value = chunk.peek()
     return bool(value.get("usage")) and not value.get("choices")

@@ -41,14 +41,17 @@ class StatusPages:
         figures: Figures,
         problems: Callable[[], Sequence[str]],
         sessions: Sessions | None = None,
+        uptime: Callable[[], float] | None = None,
     ) -> None:
+        """`uptime` are the seconds since the start of the gateway, which may be older than these pages."""
         self.backends = backends
         self._model_names = model_names
         self._figures = figures
         self._problems = problems
         self._sessions = sessions
-        self._started = time.monotonic()
-        self._created = int(time.time())
+        started = time.monotonic()
+        self._uptime = uptime or (lambda: time.monotonic() - started)
+        self._created = int(time.time() - self._uptime())
 
     async def health(self, request: Request) -> Response:
         """`GET /health`: the union of both documents' shapes; where a key is set and missing, the bare status."""
@@ -59,7 +62,7 @@ class StatusPages:
                 "version": _version(),
                 "backend": "intelligent-gateway",
                 "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                "uptime_seconds": int(time.monotonic() - self._started),
+                "uptime_seconds": int(self._uptime()),
                 "routing": {"processPool": self._pool(short=True), "backends": self._counts()},
                 "backends": {backend.name: _backend_state(backend) for backend in self.backends},
                 "problems": list(self._problems()),
