@@ -115,13 +115,6 @@ class OpenAICodec:
         if self._failed is not None:
             raise self._failed
         stream = self._stream or self._begin()
-        if stream.templates and not self._decoder.is_inside:
-            template = stream.templates[0]
-            raws = template.fill_all(data)
-            if raws is not None:
-                self.summary.output_characters += template.characters
-                stream.filled += len(raws)
-                return list(map(Chunk, raws))
         chunks: list[Chunk] = []
         try:
             self._read(stream, data, chunks)
@@ -140,13 +133,13 @@ class OpenAICodec:
         while position < size:
             if stream.templates and not decoder.is_inside:
                 for template in stream.templates:
-                    raw = template.fill(data, position)
-                    if raw is not None:
+                    raws = template.fill_run(data, position)
+                    if raws is not None:
                         break
-                if raw is not None:
-                    chunks.append(Chunk(raw))
+                if raws is not None:
+                    chunks += map(Chunk, raws)
                     summary.output_characters += template.characters
-                    stream.filled += 1
+                    stream.filled += len(raws)
                     position = template.end
                     continue
             # One event, so that the template which it may teach serves the next one.

@@ -18,6 +18,7 @@ _STRING = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F]
 _TEXTS = re.compile(rb'(?:[^"\\\x00-\x09\x0b-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))*+').fullmatch
 _MARK = "gw-text-2b1f9c"  # stands where the text goes; plain ASCII, so that JSON leaves it as it is
 _PADDING = b'"obfuscation":"'  # OpenAI pads each chunk to hide its length: the one other part that varies
+_WINDOW = 16 * 1024  # bytes that are told apart at once: of streams whose events do not look alike, little is in vain
 TEXTS = ("content", "reasoning_content", "reasoning")
 PART = "text"  # of a part, where content is a list
 ARGUMENTS = "arguments"
@@ -35,7 +36,6 @@ class Template:
         "_padded",
         "_rest",
         "_size",
-        "_stop",
         "_tail",
         "characters",
         "end",
@@ -57,28 +57,28 @@ class Template:
             before, self._out_rest = _around_padding(out[-1])
             self._out = [*out[:-1], before]
         self._last = self._rest or b'"' + self._tail  # how every event ends
-        self._stop = -len(self._last)
         self._between = self._last + self._head
 
-    def fill_all(self, data: bytes) -> list[bytes] | None:
-        """The repaired chunks of a piece that holds nothing but whole events like the learnt one; else None.
+    def fill_run(self, data: bytes, start: int) -> list[bytes] | None:
+        """The repaired chunks of all events from `start` on that are like the learnt one; None where the first is not.
 
-        All of them are told apart by one split, and their texts are checked together. `characters` is for all of them.
+        They are told apart by one split, and their texts are checked together: a tenth of the price for each. `end`
+        and `characters` tell of all of them afterwards.
         """
-        if not data.startswith(self._head) or not data.endswith(self._last):
+        begin = start + self._size
+        if data[start:begin] != self._head:
             return None
-        texts = data[self._size : self._stop].split(self._between)
-        paddings: list[bytes] = []
         if self._padded:
-            ends = b'"' + self._tail
-            for at, piece in enumerate(texts):
-                texts[at], _, padding = piece.partition(ends)
-                if not padding.isalnum():
-                    return None
-                paddings.append(padding)
-        joined = b"\n".join(texts) if len(texts) > 1 else texts[0]
-        if _TEXTS(joined) is None or joined.count(b"\n") != len(texts) - 1:
-            return None
+            raw = self.fill(data, start)
+            return None if raw is None else [raw]
+        texts = data[begin : begin + _WINDOW].split(self._between)
+        text, end, _ = texts.pop().partition(self._last)
+        if end:
+            texts.append(text)
+        joined = b"\n".join(texts)
+        if not texts or _TEXTS(joined) is None or joined.count(b"\n") != len(texts) - 1:
+            raw = self.fill(data, start)
+            return None if raw is None else [raw]
         if joined.isascii():
             self.characters = len(joined) - len(texts) + 1
         else:
@@ -86,12 +86,9 @@ class Template:
                 self.characters = len(joined.decode()) - len(texts) + 1
             except UnicodeDecodeError:
                 return None
-        if paddings:
-            rest = self._out_rest
-            return [
-                b"".join((text.join(self._out), padding, rest)) for text, padding in zip(texts, paddings, strict=True)
-            ]
-        return [text.join(self._out) for text in texts]
+        self.end = begin + len(joined) - len(texts) + 1 + len(self._between) * (len(texts) - 1) + len(self._last)
+        out = self._out
+        return [text.join(out) for text in texts]
 
     def fill(self, data: bytes, start: int) -> bytes | None:
         """The repaired chunk for the event at `start`, if it is like the learnt one; None for any other.

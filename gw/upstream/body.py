@@ -98,7 +98,8 @@ class Chunked:
         if self._held:
             data, self._held = self._held + data, b""
         pieces: list[bytes] = []
-        at = 0
+        at = size = 0
+        line = b""
         while at < len(data) and self._trailers < 0:
             missing = self._missing
             if missing:
@@ -116,15 +117,22 @@ class Chunked:
                 self._missing = 0
                 at = end
                 continue
-            match = _PLAIN_CHUNK.match(data, at) or _CHUNK_LINE.match(data, at)
-            if match is None:
-                self._hold(data[at:])
-                break
-            at = match.end()
-            if at - match.start() > MAX_CHUNK_LINE:
-                raise Malformed("a chunk of its answer has a line that is too long")
-            size = int(match[1], 16)
-            if size:
+            if line and data.startswith(line, at):  # many chunks are as long as the one before
+                at += len(line)
+            else:
+                match = _PLAIN_CHUNK.match(data, at) or _CHUNK_LINE.match(data, at)
+                if match is None:
+                    self._hold(data[at:])
+                    break
+                start, at = match.span()
+                if at - start > MAX_CHUNK_LINE:
+                    raise Malformed("a chunk of its answer has a line that is too long")
+                line, size = data[start:at], int(match[1], 16)
+            end = at + size + 2
+            if size and data[end - 2 : end] == b"\r\n":  # nearly always it is here as a whole
+                pieces.append(data[at : end - 2])
+                at = end
+            elif size:
                 self._missing = size + 2
             else:
                 self._trailers = 0
