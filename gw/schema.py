@@ -16,7 +16,7 @@ from gw.chat_checks import check_chat
 from gw.document import Document
 from gw.errors import InvalidRequest
 
-__all__ = ["MAX_DEPTH", "check_chat", "decode_chat"]
+__all__ = ["LARGE", "MAX_DEPTH", "check_chat", "decode_chat"]
 
 MAX_DEPTH = 64  # levels of containers; orjson reads 1,024 but writes only 254, so a deep body could not be passed on
 MAX_MARKS = 500_000  # of `[`, `{` or `:` in a body; that many containers or names take about half a second to read

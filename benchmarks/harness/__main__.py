@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from benchmarks.harness import processes as p
+from benchmarks.harness import single
 from benchmarks.harness.load import StreamRun, WholeRun, streams, whole, wrk_path
 
 # Below, connections have stalled and the run says nothing. There is no upper bound: wrk corrects its mean for
@@ -46,6 +47,8 @@ def main() -> int:
             _whole(stack, folder, arguments, results)
         if not arguments.only or arguments.only == "streams":
             _streams(stack, folder, arguments, results)
+        if not arguments.only or arguments.only == "single":
+            _single(folder, arguments, results)
     if arguments.json:
         arguments.json.write_bytes(orjson.dumps(results, option=orjson.OPT_INDENT_2))
     return 0
@@ -55,7 +58,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.harness", description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="how often each run is repeated (default 5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long one run of wrk takes (default 3)")
-    parser.add_argument("--only", choices=("whole", "streams"), help="only these runs")
+    parser.add_argument("--only", choices=("whole", "streams", "single"), help="only these runs")
     parser.add_argument("--json", type=Path, help="write all figures there")
     return parser.parse_args()
 
@@ -164,6 +167,13 @@ def _print_streams(
         f"{row['p99_ms']:>9.2f}{row['first_ms']:>9.2f}{row['core']:>7.0%}" + (f"  {errors} errors" if errors else "")
     )
     results["rows"].append({"what": title, "server": name, "errors": errors, **row})
+
+
+def _single(folder: Path, arguments: argparse.Namespace, results: dict[str, Any]) -> None:
+    print(f"\n{'without load':52}{'figure':>10}{'':8}{'target':>8}")
+    for what, figure, unit, target in single.rows(folder, arguments.rounds, arguments.seconds):
+        print(f"{what:52}{figure:>10.2f} {unit:7}{target:>8}")
+        results["rows"].append({"what": what, "figure": figure, "unit": unit, "target": float(target)})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,11 +49,26 @@ def free_port() -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU that a process and all of its threads have used, from the scheduler's own clock (nanoseconds)."""
+    """CPU that a process, all of its threads and its children have used, from the scheduler's own clock."""
     total = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        total += int((task / "schedstat").read_text().split()[0])
+    for process in (pid, *_children(pid)):
+        for task in Path(f"/proc/{process}/task").iterdir():
+            total += int((task / "schedstat").read_text().split()[0])  # nanoseconds
     return total / 1e9
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that come of one, as their own `stat` tells."""
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it may end while we look
+            fields = stat.read_text().rpartition(")")[2].split()
+            parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found, at = [pid], 0
+    while at < len(found):
+        found += parents.get(found[at], [])
+        at += 1
+    return found[1:]
 
 
 def resident_kb(pid: int) -> int:
@@ -151,7 +166,8 @@ _GATEWAY = """
 port = {port}
 http = "{http}"
 log_level = "warn"
-workers = 1
+workers = {workers}
+max_body = {body_limit}
 
 [middleware.rate_limit]
 max = 100000
@@ -169,13 +185,30 @@ api_key_env = "BENCH_KEY"
 
 @contextmanager
 def gateway(
-    upstream: Program, folder: Path, *, name: str = "gw", http: str = "auto", adapter: str = "openai", path: str = "/v1"
+    upstream: Program,
+    folder: Path,
+    *,
+    name: str = "gw",
+    http: str = "auto",
+    adapter: str = "openai",
+    path: str = "/v1",
+    workers: int = 1,
+    body_limit: int = 32 * 1024 * 1024,
 ) -> Iterator[Program]:
     """gw with its whole default pipeline: limit, log and metrics are on."""
     port = free_port()
     config = folder / f"{name}.toml"
     config.write_text(
-        _GATEWAY.format(port=port, http=http, folder=folder, name=name, url=upstream.url + path, adapter=adapter)
+        _GATEWAY.format(
+            port=port,
+            http=http,
+            folder=folder,
+            name=name,
+            url=upstream.url + path,
+            adapter=adapter,
+            workers=workers,
+            body_limit=body_limit,
+        )
     )
     command = [sys.executable, "-m", "gw", "--config", str(config)]
     with _run(name, command, port, SERVER_CORE, folder, BENCH_KEY="sk-bench") as program:

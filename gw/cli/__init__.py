@@ -1,4 +1,4 @@
-"""The command `gw`: serve (the default), check a configuration, import one from JSON."""
+"""The command `gw`: serve (the default), check a configuration, import one from JSON, drill it against faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from gw.errors import ConfigError
 from gw.near import near
 
-COMMANDS = ("serve", "check", "import", "explain")
+COMMANDS = ("serve", "check", "import", "explain", "drill")
 _LISTED = ", ".join(COMMANDS)
 _CONFIG_HELP = "the configuration (default: $BACKENDS_CONFIG, else ./gateway.toml, else built-in defaults)"
 _EPILOG = """\
@@ -23,7 +23,10 @@ environment variables set the same things; the README lists them. A flag wins ov
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. The exit status: 0 well, 1 the configuration is wrong, 2 the command line is."""
+    """Run one command. The exit status: 0 well, 1 the configuration is wrong, 2 the command line is.
+
+    For `drill` 1 is a fault that was not survived, and 2 is both of the others.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments.insert(0, "serve")
@@ -51,7 +54,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="gw", description="An OpenAI-compatible gateway to language models.", epilog=_EPILOG)
-    parser.add_argument("--version", action="version", version=f"gw {_version()}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="tell the version")
     commands = parser.add_subparsers(metavar="COMMAND")
     serve = commands.add_parser("serve", help="answer requests (the default command)", epilog=_EPILOG)
     check = commands.add_parser("check", help="tell everything that is wrong with a configuration; asks nobody")
@@ -66,16 +69,25 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--workers", metavar="N", type=_count, help="how many processes (default 1)")
     serve.set_defaults(run=_serve)
     check.set_defaults(run=_check)
+    drilled = commands.add_parser("drill", help="play every fault of a provider against a configuration; asks nobody")
+    drilled.add_argument("--config", metavar="FILE", type=Path, help=_CONFIG_HELP)
+    drilled.add_argument("--only", metavar="FAULT", action="append", default=[], help="this fault; may be repeated")
+    drilled.add_argument("--dialect", choices=("openai", "anthropic"), action="append", help="default: both")
+    drilled.add_argument("--model", metavar="NAME", help="what the requests ask for (default: nothing; gw decides)")
+    drilled.add_argument("--json", action="store_true", help="as JSON")
+    drilled.set_defaults(run=_drill, host=None, port=None)
     imported = commands.add_parser("import", help="turn backends.json or config.json into gateway.toml, on stdout")
     imported.add_argument("file", metavar="FILE", help="the JSON file, comments allowed; - reads standard input")
     imported.set_defaults(run=_import)
     return parser
 
 
-def _version() -> str:
-    from importlib.metadata import version  # reads the installed distributions: only when asked for
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> NoReturn:
+        from importlib.metadata import version  # reads the installed distributions: only when asked for
 
-    return version("gw")
+        print(f"gw {version('gw')}")
+        parser.exit()
 
 
 def _port(text: str) -> int:
@@ -107,16 +119,16 @@ def locate(given: Path | None, environ: Mapping[str, str], here: Path) -> tuple[
     return None, here
 
 
-def read_config(options: argparse.Namespace) -> Any:
-    """The Config that flags, variables and files say. Raises ConfigError."""
+def read_config(options: argparse.Namespace, more: Mapping[str, str] | None = None) -> Any:
+    """The Config that flags, variables (and `more` of them) and files say. Raises ConfigError."""
     from gw.config import read
 
     source, folder = locate(options.config, os.environ, Path.cwd())
     flags = {"server.host": options.host, "server.port": options.port, "server.workers": vars(options).get("workers")}
     overrides = {path: value for path, value in flags.items() if value is not None}
-    config = read(source, environ=os.environ, overrides=overrides, folder=folder)
+    config = read(source, environ={**os.environ, **(more or {})}, overrides=overrides, folder=folder)
     for name, value in config.dotenv.items():
-        os.environ.setdefault(name, value)  # where libraries and child programs look
+        os.environ.setdefault(name, value)  # where libraries and child programs look (gw.reload.export, later on)
     return config
 
 
@@ -145,6 +157,21 @@ def _explain(options: argparse.Namespace) -> int:
     from gw.cli.explain import explain_request
 
     return explain_request(read_config(options), options.request, as_json=options.json)
+
+
+def _drill(options: argparse.Namespace) -> int:
+    from gw.cli.drill import drill
+    from gw.cli.drill.plans import stand_ins
+
+    try:
+        source, _ = locate(options.config, os.environ, Path.cwd())
+        config = read_config(options, stand_ins(source, os.environ))
+        return drill(config, only=options.only, dialects=options.dialect, model=options.model, as_json=options.json)
+    except ConfigError as error:
+        print_problems(error)
+        return 2  # 1 says that the drill has found something
+    except KeyboardInterrupt:
+        return 130  # a shell's word for it: 128 and the signal's number
 
 
 def _import(options: argparse.Namespace) -> int:
