@@ -14,7 +14,7 @@ from gw.known_secrets import KnownSecrets
 from gw.message import Exchange, Request, Response
 from gw.metrics import Metrics
 from gw.pipeline import Handler
-from gw.request_log.rows import ANSWER, TRUNCATED
+from gw.request_log.content import ANSWER, TRUNCATED
 from gw.request_log.writer import RequestLog
 from gw.stream import Stream
 

@@ -246,6 +246,33 @@ def test_each_of_many_different_rows_is_written_as_it_is(tmp_path: Path) -> None
         assert told == [(k, a.backend, str(a.error) if a.error else None) for k, a in enumerate(one.attempts, 1)]
 
 
+def test_a_batch_of_any_size_is_one_row_for_each_of_its_exchanges(tmp_path: Path) -> None:
+    path = tmp_path / "requests.db"
+    with opened(path) as log:
+        for size in range(1, BATCH + 2):
+            numbers = []
+            for n in range(size):
+                tried = [attempt("flat", error=UpstreamConnectionError("e")), attempt()]
+                one = exchange(id=f"{size}.{n}", attempts=tried, first_content=100.1)
+                numbers.append((log.begin(one), one))
+            if size % 2:
+                log.flush()  # each has a started row, too
+            for number, one in numbers:
+                log.end(number, one)
+            log.flush()
+        total = (BATCH + 1) * (BATCH + 2) // 2
+        assert (log.written, log.spilled, log.lost) == (total, 0, 0)
+    found = rows(path, "SELECT request_id, state FROM requests")
+    assert sorted(row["request_id"] for row in found) == sorted(
+        f"{s}.{n}" for s in range(1, BATCH + 2) for n in range(s)
+    )
+    assert {row["state"] for row in found} == {"done"}
+    assert rows(path, "SELECT number, COUNT(*) AS n FROM attempts GROUP BY 1") == [
+        {"number": 1, "n": total},
+        {"number": 2, "n": total},
+    ]
+
+
 def test_a_refused_exchange_is_a_row_without_a_backend(tmp_path: Path) -> None:
     row = only(tmp_path / "requests.db", exchange=refused(NotFound("no such model", code="model_not_found")))
     assert (row["backend"], row["status"], row["error"]) == (None, 404, "no such model")
@@ -595,6 +622,20 @@ def test_a_long_spill_is_read_back_while_new_rows_are_written(tmp_path: Path) ->
         assert (log.problem, log.waiting) == (None, 0)
     assert len(rows(path)) == REPLAY + 11
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_another_process_left_in_the_spill_is_found_within_a_second(tmp_path: Path) -> None:
+    path = tmp_path / "requests.db"
+    clock = Clock(100.0)
+    with opened(path, clock=clock) as log, opened(path, queue=0) as other:
+        put(log, exchange(id="first"))
+        assert other.flush(10.0)
+        other.end(other.new_row(), exchange(id="theirs"))
+        assert len(spilled(path)) == 1
+        clock.now += 1.1
+        put(log, exchange(id="second"))
+        assert spilled(path) == []
+    assert sorted(row["request_id"] for row in rows(path)) == ["first", "second", "theirs"]
 
 
 def test_a_crash_in_the_middle_of_reading_back_doubles_nothing(tmp_path: Path) -> None:

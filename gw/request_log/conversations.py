@@ -60,7 +60,7 @@ class Conversations:
     """Reads the log's file `path`; every call opens it anew and is made in a thread. Raises CannotWrite, in words."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def past(self, session_id: str, key: str) -> Past | None:
         """What a session of this key has said; None where there is none, or what it said was not kept."""
@@ -93,10 +93,10 @@ class Conversations:
     @contextmanager
     def _opened(self, mode: str) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode={mode}", uri=True)) as database:
+            with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode={mode}", uri=True)) as database:
                 yield database
         except sqlite3.Error as error:
-            raise CannotWrite(f"the request log {self._path} cannot be used: {error}") from error
+            raise CannotWrite(f"the request log {self.path} cannot be used: {error}") from error
 
 
 def _turn(prompt: str, response: str, metadata: str | None) -> tuple[list[Message] | None, Message | None]:

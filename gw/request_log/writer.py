@@ -18,7 +18,9 @@ from gw.drain import Drain
 from gw.known_secrets import KnownSecrets
 from gw.message import Exchange
 from gw.request_log import BadRow, CannotWrite
-from gw.request_log.rows import Content, RowMaker, Rows, size_of, storable
+from gw.request_log.content import Content
+from gw.request_log.row_maker import RowMaker
+from gw.request_log.rows import Rows, size_of, storable
 from gw.request_log.spill import Spill
 
 if TYPE_CHECKING:
@@ -28,8 +30,8 @@ logger = logging.getLogger("gw.log")
 
 Durability = Literal["fast", "durable"]
 
-GATHER = 0.01  # seconds from the first row of a batch to its commit
-YOUNG = 0.01  # seconds for which an exchange that has begun is not worth a row; with GATHER, what a crash may lose
+GATHER = 0.015  # seconds from the first row of a batch to its commit
+YOUNG = 0.005  # seconds for which an exchange that has begun is not worth a row; with GATHER, what a crash may lose
 BATCH = 64  # rows a transaction: larger ones hold the interpreter too long
 QUEUE = 10_000  # exchanges that may wait for the thread; beyond, the event loop spills by itself
 HELD = 64 * 1024 * 1024  # characters kept in memory where neither the database nor the spill can be written
@@ -46,7 +48,7 @@ class RequestLog:
     """Writes exchanges to the SQLite file `path`. All but `flush` and `close` return at once.
 
     Rows go to the database in batches of 64, at most 20 ms after what they tell of; an exchange that is over within
-    10 ms is written once. Where the database is locked, full, deleted or unreadable, they go to the spill beside it,
+    5 ms is written once. Where the database is locked, full, deleted or unreadable, they go to the spill beside it,
     and from there back as soon as it is well.
     """
 
@@ -92,6 +94,7 @@ class RequestLog:
         self._held_size = 0
         self._is_impatient = False
         self._is_behind = False  # rows wait in the spill
+        self._look_at = 0.0  # when to look for rows that another process has left there
         self._retry_at = 0.0
         self._warned_at: float | None = None
         self._cause: str | None = None
@@ -134,7 +137,7 @@ class RequestLog:
             self._drain.put((row, exchange))
         else:
             # The thread cannot keep up or hangs in a write: who makes the rows now pays for them.
-            self._keep(self._made(self._maker.finished, [(row, exchange)]))
+            self._keep(self._maker.cleaned(self._made(self._maker.finished, [(row, exchange)])))
 
     def when_written(self, call: Callable[[], None], *, begun: bool = False) -> None:
         """Call back, in the log's thread, when everything that has ended by now is written or spilled.
@@ -160,7 +163,9 @@ class RequestLog:
 
     def _work(self, ended: Sequence[tuple[int, Exchange]]) -> float | None:
         finished = self._made(self._maker.finished, ended)
-        started = self._made(self._maker.started, self._old())
+        # Searched for secrets together: what a search costs is mostly its beginning.
+        made = self._maker.cleaned(finished + self._made(self._maker.started, self._old()))
+        finished, started = made[: len(finished)], made[len(finished) :]
         if not self._is_ready():
             self._keep(finished)
         elif self._has_taken(lambda: self._write(finished, started), finished):
@@ -193,7 +198,7 @@ class RequestLog:
             except Exception:
                 self.lost += 1
                 logger.exception("request log %s: a row of request %s is lost", self.path, exchange.id)
-        return self._maker.cleaned(rows)
+        return rows
 
     def _has_taken(self, step: Callable[[], None], rows: Sequence[Rows] = ()) -> bool:
         """Do one step with the database; where it refuses, `rows` are kept elsewhere."""
@@ -251,6 +256,10 @@ class RequestLog:
 
     def _recover(self) -> None:
         """Write what was kept while the database did not take it."""
+        now = self._clock()
+        if now < self._look_at and not (self._held or self._is_behind or self._is_impatient or self._cause):
+            return  # the spill's two paths are not asked for with each batch
+        self._look_at = now + RETRY
         while self._held:
             self._write(self._held[:BATCH])
             self._held_size -= sum(map(_size, self._held[:BATCH]))
@@ -296,6 +305,7 @@ class RequestLog:
         try:
             self.spill.append([storable(row) for row in rows], sync=self._is_durable)
             self.spilled += len(rows)
+            self._is_behind = True
         except OSError as error:
             lost = 0
             for row in rows:

@@ -1,0 +1,133 @@
+"""What is kept of what was said: the question as JSON, the answer as text, and the rest of it as metadata."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import orjson
+
+from gw.document import Completion, Document
+from gw.message import Exchange
+from gw.request_log.answers import is_more_than_text, messages_of, only_text, text_of
+from gw.request_log.media import elided, has_media, redacted
+
+logger = logging.getLogger("gw.log")
+
+Content = Literal["full", "redacted", "none"]
+TRUNCATED = "gw.log.truncated"  # the attribute of an exchange whose answer was too large to be kept whole
+ANSWER = "gw.log.answer"  # ... that holds the whole answer, so that it need not be parsed again
+MAX_NAME = 1000  # characters of whatever a client names: model, session, path
+LARGE = 64 * 1024  # bytes of a request that may hold media: they are taken out before it is written as JSON
+_KEPT = 256  # paths
+_TYPES = frozenset({str, int, float, bool, type(None)})
+_FIELDS = ("messages", "input", "prompt")
+_NOTHING: Mapping[str, Any] = {}
+
+
+class ContentKeeper:
+    """Reads an exchange's content in one of three modes: all but media, lengths only, or nothing."""
+
+    def __init__(self, content: Content) -> None:
+        self._is_full = content == "full"
+        self._is_any = content != "none"
+        self._posts: dict[str, str] = {}  # the metadata of a POST of which there is no more, made once for each path
+
+    def read(self, exchange: Exchange) -> tuple[str | None, str, str | None, str]:
+        """Working directory, prompt, response and metadata. What cannot be read is left out."""
+        document, method, path = exchange.request, exchange.method, exchange.path
+        try:
+            try:
+                chat: Mapping[str, Any] = _NOTHING if document is None else document.peek()
+            except ValueError:  # refused as bad JSON; what it holds may be anything, so nothing of it is kept
+                chat = _NOTHING
+            folder = chat.get("working_directory")
+            if folder is not None:
+                folder = folder[:MAX_NAME] if isinstance(folder, str) else None
+            prompt, response, more = "", None, None
+            if self._is_any:
+                attributes = exchange.attributes
+                if len(attributes) != 2 or ANSWER not in attributes:  # in most there is only what the log keeps there
+                    more = self._notes(attributes)
+                prompt = self._prompt(document, chat)
+                if exchange.response:
+                    answer = _answer(exchange)
+                    response = only_text(answer)
+                    if response is None or not self._is_full or "data:" in response:
+                        more = more or {}
+                        response = self._response(exchange, response, more)
+            if not more and method == "POST":
+                return folder, prompt, response, self._posts.get(path) or self._post(path)
+            return folder, prompt, response, to_json({"method": method, "path": path[:MAX_NAME]} | (more or {}))
+        except Exception as error:
+            logger.warning("the content of request %s is left out: %s", exchange.id, type(error).__name__)
+            return None, "", None, to_json({"method": method, "content": "left out: it could not be read"})
+
+    def _post(self, path: str) -> str:
+        metadata = to_json({"method": "POST", "path": path[:MAX_NAME]})
+        if len(self._posts) < _KEPT and len(path) <= MAX_NAME:
+            self._posts[path] = metadata
+        return metadata
+
+    def _prompt(self, document: Document | None, chat: Mapping[str, Any]) -> str:
+        """The messages as JSON, without media."""
+        messages = chat.get("messages")
+        if messages is None:
+            name = next((name for name in _FIELDS if name in chat), None)
+            if name is None:
+                return ""
+            messages = chat[name]
+        if not self._is_full:
+            return to_json(redacted(messages))
+        if document is None or document.is_opened or len(document.raw) > LARGE:
+            return to_json(elided(messages))
+        # Written first and searched as bytes: without media, a short one costs 1 us instead of 4.
+        written = orjson.dumps(messages, default=str)
+        if has_media(written):
+            return to_json(elided(messages))
+        return written.decode()
+
+    def _response(self, exchange: Exchange, only: str | None, more: dict[str, Any]) -> str | None:
+        """The answer's text, which is `only` where it is known. What else it says goes to the metadata, `more`."""
+        keep = elided if self._is_full else redacted
+        if only is not None:
+            return str(keep(only))
+        messages = messages_of(exchange.response)
+        if not messages:
+            return None
+        if len(messages) > 1:
+            more["messages"] = keep(messages)
+        elif is_more_than_text(messages[0]):
+            more["message"] = keep(messages[0])
+        return str(keep(text_of(messages[0])))
+
+    def _notes(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """What is to be told beside the content: the tags that somebody's middleware set, and that it was cut."""
+        more: dict[str, Any] = {}
+        if self._is_full:
+            tags = {k: v for k, v in attributes.items() if not k.startswith("gw.") and type(v) in _TYPES}
+            if tags:
+                more["attributes"] = tags
+        if TRUNCATED in attributes:
+            more["truncated"] = True
+        return more
+
+
+def to_json(value: Any) -> str:
+    """JSON of whatever there is; what has no JSON as its text."""
+    return orjson.dumps(value, default=str).decode()
+
+
+def _answer(exchange: Exchange) -> Any:
+    """The one whole answer, parsed; None for a stream and for what is no JSON."""
+    if exchange.stream or len(exchange.response) != 1:
+        return None
+    answer = exchange.attributes.get(ANSWER)
+    try:
+        # Its adapter has parsed it already; where a layer outside the log opened it, only the bytes are as we saw it.
+        if isinstance(answer, Completion) and not answer.is_opened:
+            return answer.peek()
+        return orjson.loads(exchange.response[0])
+    except ValueError:
+        return None
