@@ -10,4 +10,5 @@ BUILT_IN = {
     "ollama": "gw.adapters.ollama:Ollama",
     "claude-cli": "gw.adapters.claude_cli:ClaudeCLI",
     "echo": "gw.adapters.echo:Echo",
+    "faulty": "gw.adapters.faulty:Faulty",
 }

@@ -25,9 +25,14 @@ CAPABILITIES = ("functions", "cli_tools", "images", "stream")
 
 @dataclass(slots=True, frozen=True)
 class Timeouts:
-    """Seconds. `connect` opens a connection; `first_content` and `idle` rule streams; `total` rules whole answers."""
+    """Seconds. `connect` opens a connection; `first_content` and `idle` rule streams; `total` rules whole answers.
+
+    `first_byte` rules both from the request to the first byte of an answer; None: the others do. Most providers send
+    nothing of a whole answer before they have it.
+    """
 
     connect: float = 5.0
+    first_byte: float | None = None
     first_content: float = 30.0
     idle: float = 60.0
     total: float = 600.0
@@ -169,6 +174,15 @@ class Backend:
         elif error.fault == "rate_limit":
             limited = self.clock() + (LIMITED_KEY if error.retry_after is None else error.retry_after)
             self._keys_out[key] = max(limited, self._keys_out.get(key, 0.0))
+
+    def rest(self, seconds: float, reason: str, key: Secret | None = None) -> None:
+        """Leave alone what its provider limits: one of several keys while another is left, else all of it."""
+        if key is not None and len(self.keys) > 1:
+            until = self._keys_out[key] = max(self.clock() + seconds, self._keys_out.get(key, 0.0))
+            if self.has_spare_key:
+                return
+            seconds = min(until, *(self._keys_out[other] for other in self.keys)) - self.clock()
+        self.cool(seconds, reason)
 
     @property
     def has_spare_key(self) -> bool:

@@ -23,6 +23,7 @@ class TimeoutTable:
     """`timeouts`: seconds; what is not given keeps its default."""
 
     connect: float | None = None
+    first_byte: float | None = None
     first_content: float | None = None
     idle: float | None = None
     total: float | None = None
@@ -89,7 +90,7 @@ class BackendOptions:
         return found + [(f"timeouts.{item.name}", getattr(self.timeouts, item.name)) for item in fields(self.timeouts)]
 
     def deadlines(self, overall: float | None) -> Timeouts:
-        """Each of the four clocks: `overall` (an environment variable), `timeouts`, `timeout`, the default."""
+        """Each of the clocks: `overall` (an environment variable), `timeouts`, `timeout`, the default."""
         given = {item.name: getattr(self.timeouts, item.name) for item in fields(self.timeouts)}
         known = {name: value for name, value in given.items() if value is not None}
         if self.timeout is not None:

@@ -42,6 +42,7 @@ class BackendTable:
     capabilities: frozenset[str]
     timeouts: Timeouts
     problem: str | None
+    variables: Sequence[str]  # that hold its key by custom
     table: Mapping[str, Any] = field(repr=False)  # may hold a key
 
     @property
@@ -107,6 +108,7 @@ class Reader:
             capabilities=_narrowed(factory, options),
             timeouts=options.deadlines(self.timeout),
             problem=problem,
+            variables=tuple(getattr(adapter, "key_envs", ())),
             table=table,
         )
 
@@ -193,13 +195,18 @@ def _usual_variables(adapter: Any, options: BackendOptions) -> Sequence[str]:
     variables: Sequence[str] = getattr(adapter, "key_envs", ())
     if "key_envs" in getattr(adapter, "__dict__", ()):
         return variables  # it has looked at its host itself
-    home = getattr(adapter, "default_base_url", None)
-    if home is None and adapter is not None:
-        defaults = {option.name: option.default for option in options_of(type(adapter))}
-        home = defaults.get("base_url")
-    if options.base_url is None or not isinstance(home, str):
+    home = None if adapter is None else home_of(type(adapter))
+    if options.base_url is None or home is None:
         return variables
     return variables if urlsplit(options.base_url).hostname == urlsplit(home).hostname else ()
+
+
+def home_of(factory: Any) -> str | None:
+    """The URL of the provider's own host, where the adapter has one."""
+    home = getattr(factory, "default_base_url", None)
+    if home is None:
+        home = {option.name: option.default for option in options_of(factory)}.get("base_url")
+    return home if isinstance(home, str) else None
 
 
 def _able(factory: Any, options: BackendOptions) -> frozenset[str]:

@@ -64,7 +64,7 @@ def _side_problems(pipeline: Sequence[tuple[str, Any]]) -> list[str]:
 
 
 def unknown_backends(middleware: Mapping[str, Any], names: Collection[str]) -> list[str]:
-    """Names in `fallback.chain` and `continues`, `route.default_backend`, rules and keys that no backend has."""
+    """Names in the lists of `fallback`, in `route.default_backend`, rules and keys that no backend has."""
     problems = []
     for path, name in _references(middleware):
         if name not in names:
@@ -88,6 +88,8 @@ def _references(middleware: Mapping[str, Any]) -> list[tuple[str, str]]:
             found += _each(f"{path}.backends", rule.get("backends"))
     for option in ("chain", "continues"):
         found += _each(f"middleware.fallback.{option}", _enabled(middleware, "fallback").get(option))
+    of = _enabled(middleware, "fallback").get("after_content_of")
+    found += [("middleware.fallback.after_content_of", name) for name in of] if isinstance(of, Mapping) else []
     keys = _enabled(middleware, "auth").get("keys")
     for name, key in keys.items() if isinstance(keys, Mapping) else ():
         if isinstance(key, Mapping):

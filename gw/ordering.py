@@ -3,91 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
-from gw.backend import Backend, Backends
-from gw.errors import Unavailable
-from gw.message import Candidate, Usage
+from gw.backend import Backends
+from gw.errors import InvalidRequest
+from gw.message import Usage
+from gw.models import Catalogue
+from gw.plan import AUTO, Able, Plan, Skipped
+from gw.turns import LeastBusy, Turns
+from gw.wants import output_tokens
 
-AUTO = "auto"  # the model's name for "you decide"
-NO_BACKEND = "No backends currently available"
-ASSUMED_OUTPUT_TOKENS = 500  # to compare prices before an answer exists
+HOPELESS = 2  # times the longest context: a prompt of so many estimated tokens is refused without asking anybody
 
-Able = tuple[Backend, str]  # a backend and its own name for the model
-
-
-class Skipped(NamedTuple):
-    """A backend that may not answer this request, and why."""
-
-    backend: str
-    reason: str
-
-
-class Plan:
-    """An order that holds for every request of the same kind, and whose turn it is among the equals at its top.
-
-    `pick` is all that is left to do for each request.
-    """
-
-    __slots__ = ("_shares", "_turn", "candidates", "drops_tools", "equals", "laters", "skipped")
-
-    def __init__(
-        self, ranked: Sequence[Able], equals: int, model: str, reason: str, skipped: Sequence[Skipped]
-    ) -> None:
-        """`ranked` is best first; its first `equals` entries take turns, by weight. `model` is as the client said."""
-        self.drops_tools = False  # nobody can run the tools, and the operator prefers an answer without them
-        self.skipped = skipped
-        self.equals = equals
-        self.candidates = [
-            # A lone key is part of the plan; of several, the seam takes the next for each try.
-            Candidate(
-                backend,
-                upstream,
-                upstream if model == AUTO else model,
-                reason,
-                key=backend.keys[0] if len(backend.keys) == 1 else None,
-            )
-            for backend, upstream in ranked
-        ]
-        # Who comes second or later answers under its own name.
-        self.laters = [candidate._replace(answers_as=candidate.model) for candidate in self.candidates]
-        self._shares = [index for index in range(equals) for _ in range(max(1, ranked[index][0].weight))]
-        self._turn = 0
-
-    def pick(self) -> tuple[list[Candidate], bool]:
-        """The candidates of one request, and whether a better one is left out because it is cooling down.
-
-        Whoever stands behind the first is not looked at: fallback does that when it gets there. Raises Unavailable
-        where everybody is cooling down.
-        """
-        first = 0
-        if len(self._shares) > 1:
-            first = self._shares[self._turn % len(self._shares)]
-            self._turn += 1
-        if not self.candidates[first].backend.is_cooling:
-            later = self.laters
-            if first == 0:
-                return [self.candidates[0], *later[1:]], False
-            return [self.candidates[first], *later[:first], *later[first + 1 :]], False
-        return self._pick_awake(first)
-
-    def _pick_awake(self, first: int) -> tuple[list[Candidate], bool]:
-        order = [*range(first, self.equals), *range(first), *range(self.equals, len(self.candidates))]
-        awake = [index for index in order if not self.candidates[index].backend.is_cooling]
-        if not awake:
-            raise self._all_cooling()
-        is_degraded = awake[0] >= self.equals
-        chosen = self.laters[awake[0]] if is_degraded else self.candidates[awake[0]]
-        return [chosen, *(self.laters[index] for index in awake[1:])], is_degraded
-
-    def _all_cooling(self) -> Unavailable:
-        backends = [candidate.backend for candidate in self.candidates]
-        why = "; ".join(f"{backend.name}: {backend.cooling_reason}" for backend in backends if backend.cooling_reason)
-        return Unavailable(
-            f"{NO_BACKEND}: all are cooling down{f' ({why})' if why else ''}",
-            retry_after=math.ceil(min(backend.cooling_for for backend in backends)),
-        )
+Size = tuple[int, int]  # tokens of the prompt and of the answer, estimated
 
 
 class Ordering:
@@ -97,60 +27,164 @@ class Ordering:
         self,
         backends: Backends,
         *,
-        default_backend: str | None,
-        prefer_cheapest: bool,
-        balance: Literal["group", "all"],
-        long_context_tokens: int,
+        default_backend: str | None = None,
+        prefer_cheapest: bool = False,
+        balance: Literal["group", "all"] = "group",
+        turns: Literal["weight", "least_busy"] = "weight",
+        long_context_tokens: int = 100_000,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self._backends = backends
         self._default = default_backend
         self._cheapest = prefer_cheapest
         self._balance = balance
+        self._kind = Turns if turns == "weight" else LeastBusy
         self._long_context = long_context_tokens
+        self._catalogue = catalogue
+        self._turns: dict[tuple[str, ...], Turns] = {}
+        self._minded = {long_context_tokens}
+        self._bounds: list[int] = []
 
-    def plan(self, able: list[Able], model: str, tokens: int, skipped: Sequence[Skipped]) -> Plan:
-        """The order for requests of this model and about this many prompt tokens."""
+    def mind(self, bounds: Iterable[int]) -> None:
+        """A prompt of more tokens than one of these may have another order than one of just as many."""
+        self._minded.update(bounds)
+
+    def _all_bounds(self) -> list[int]:
+        # Not when it is made: a program may add backends until the first request.
+        lengths = {backend.context_length for backend in self._backends}
+        lengths |= {model.context for model in self._catalogue or ()}
+        known = set(filter(None, lengths))
+        return sorted({*self._minded, *known, *(HOPELESS * length for length in known)})
+
+    def size(self, chat: Mapping[str, Any], tokens: int) -> Size:
+        """What is known of a request's size, as far as it makes a difference here."""
+        return tokens, output_tokens(chat) if self._cheapest else 0
+
+    def bucket(self, chat: Mapping[str, Any], tokens: int) -> object:
+        """Requests of one bucket have the same order: only price and length look at the size.
+
+        A bucket of prices is a sixteenth of its own size wide: far finer than the estimate of the tokens is true.
+        """
+        # Two prompts between the same two bounds differ in nothing but their price.
+        bounds = self._bounds
+        if not bounds:
+            bounds = self._bounds = self._all_bounds()
+        place = bisect_left(bounds, tokens)
+        if not self._cheapest:
+            return place
+        return place, output_tokens(chat), tokens >> max(0, tokens.bit_length() - 5), tokens.bit_length()
+
+    # --- who has room -------------------------------------------------------------------------------------------
+
+    def roomy(self, able: Sequence[Able], tokens: int) -> tuple[list[Able], list[Skipped]]:
+        """Those whose context the prompt fits in, and the others.
+
+        The tokens are an estimate: where it says that the prompt fits nowhere, the longest context is asked all the
+        same, unless that is hopeless. InvalidRequest (`context_length_exceeded`) then.
+        """
+        lengths = [self._context(entry) for entry in able]
+        longest = max(lengths)
+        if tokens > HOPELESS * longest:
+            raise InvalidRequest(
+                f"the prompt is about {tokens} tokens long; the longest context here is {longest:.0f}: shorten it",
+                code="context_length_exceeded",
+                param="messages",
+            )
+        least = min(tokens, longest)
+        found = [entry for entry, length in zip(able, lengths, strict=True) if length >= least]
+        skipped = [
+            Skipped(backend.name, f"its context of {length:.0f} tokens is too short for about {tokens}")
+            for (backend, _), length in zip(able, lengths, strict=True)
+            if length < least
+        ]
+        return found, skipped
+
+    def _context(self, entry: Able) -> float:
+        """Tokens that fit, as far as anybody has said."""
+        backend, upstream = entry
+        if backend.context_length is not None:
+            return backend.context_length
+        model = self._catalogue.find(upstream) if self._catalogue is not None else None
+        return math.inf if model is None or model.context is None else model.context
+
+    # --- who is first -------------------------------------------------------------------------------------------
+
+    def plan(self, able: Sequence[Able], model: str, size: Size, skipped: Sequence[Skipped]) -> Plan:
+        """The order for requests of this model and about this size."""
+        tokens = size[0]
         place = {name: index for index, name in enumerate(self._backends.chain)}
-        ranked = sorted(able, key=lambda entry: self._rank(entry, tokens, place))
-        if not self._cheapest and ranked[0][0].name == self._default:
-            reason = "the default backend"
-        else:
-            reason = "the cheapest" if self._cheapest else "first in order"
-        if self.is_long(tokens):
-            ranked.sort(key=lambda entry: -(entry[0].context_length or 0))
-            reason = "long context"
-        if self._balance == "all":
+        is_long = tokens > self._long_context
+        ranked = sorted(able, key=lambda entry: self._rank(entry, model, size, is_long, place))
+        if self._balance == "all" and not is_long:
             equals = [entry for entry in ranked if not entry[0].explicit_only] or ranked[:1]
         else:
             equals = [entry for entry in ranked if is_equal(entry, ranked[0])]
+        if ranked[0][0].name == model:
+            equals = ranked[:1]  # a backend's own name means that one
         rest = [entry for entry in ranked if entry not in equals]
+        skipped = list(skipped)
         if place:
             # Where a chain is configured, it alone says who comes after the first.
+            skipped += [Skipped(entry[0].name, "not in the chain") for entry in rest if entry[0].name not in place]
             rest = sorted((entry for entry in rest if entry[0].name in place), key=lambda entry: place[entry[0].name])
-        return Plan([*equals, *rest], len(equals), model, reason, skipped)
+        reasons = [self._why_first(equals, model, size, is_long)] * len(equals)
+        reasons += [self._why_next(entry, size, place) for entry in rest]
+        turns = self._shared_turns(equals) if len(equals) > 1 else None
+        return Plan([*equals, *rest], model, reasons=reasons, skipped=skipped, turns=turns)
 
-    def is_long(self, tokens: int) -> bool:
-        """Whether a prompt is so long that the longest context comes first."""
-        return tokens > self._long_context
+    def _shared_turns(self, equals: Sequence[Able]) -> Turns:
+        # Shared by all kinds of requests: many kinds with one request each would all begin with the same backend.
+        names = tuple(backend.name for backend, _ in equals)
+        turns = self._turns.get(names)
+        if turns is None:
+            turns = self._turns[names] = self._kind([backend for backend, _ in equals])
+        return turns
 
-    def bucket(self, tokens: int) -> int:
-        """Requests of one bucket have the same order. Only price and length look at the size.
-
-        A bucket is a sixteenth of its own size wide: far finer than the estimate of the tokens is true.
-        """
-        if not self._cheapest and not self.is_long(tokens):
-            return 0
-        return tokens >> max(0, tokens.bit_length() - 5) << 8 | tokens.bit_length()
-
-    def _rank(self, entry: Able, tokens: int, place: dict[str, int]) -> tuple[float, ...]:
-        backend, upstream = entry
+    def _rank(self, entry: Able, model: str, size: Size, is_long: bool, place: Mapping[str, int]) -> tuple[float, ...]:
+        backend = entry[0]
         is_default = not self._cheapest and backend.name == self._default
         return (
+            backend.name != model,  # a backend's own name, as /v1/models lists it
             # A process per request is the last resort for plain chat, unless it was made the default.
             "cli_tools" in backend.capabilities and not is_default,
-            _cost(backend, upstream, tokens) if self._cheapest else not is_default,
+            -self._known_context(entry) if is_long else 0,
+            self._cost(entry, size) if self._cheapest else not is_default,
             place.get(backend.name, len(place)),
         )
+
+    def _known_context(self, entry: Able) -> float:
+        length = self._context(entry)
+        return 0 if length == math.inf else length
+
+    def _cost(self, entry: Able, size: Size) -> float:
+        """USD for a request of this size; unknown prices come last."""
+        found = entry[0].cost_of(Usage(prompt=size[0], completion=size[1]), entry[1])
+        return math.inf if found is None else found[0]
+
+    # --- why, for `gw explain` ----------------------------------------------------------------------------------
+
+    def _why_first(self, equals: Sequence[Able], model: str, size: Size, is_long: bool) -> str:
+        first = equals[0]
+        if first[0].name == model != AUTO:
+            why = "named by the model"
+        elif is_long and self._known_context(first):
+            why = f"long context: {self._known_context(first):.0f} tokens"
+        elif self._cheapest:
+            why = f"the cheapest: {self._price_text(first, size)}"
+        else:
+            why = "the default backend" if first[0].name == self._default else "first in order"
+        if len(equals) == 1:
+            return why
+        return f"{why}; in turn: {_names(equals)}"
+
+    def _why_next(self, entry: Able, size: Size, place: Mapping[str, int]) -> str:
+        if place:
+            return f"next: place {place[entry[0].name] + 1} of the chain"
+        return f"next: {self._price_text(entry, size)}" if self._cheapest else "next in order"
+
+    def _price_text(self, entry: Able, size: Size) -> str:
+        cost = self._cost(entry, size)
+        return "price unknown" if cost == math.inf else f"about {cost:.2g} USD"
 
 
 def is_equal(one: Able, other: Able) -> bool:
@@ -166,7 +200,5 @@ def is_equal(one: Able, other: Able) -> bool:
     )
 
 
-def _cost(backend: Backend, upstream: str, tokens: int) -> float:
-    """USD for a request of this size; unknown prices come last."""
-    found = backend.cost_of(Usage(prompt=tokens, completion=ASSUMED_OUTPUT_TOKENS), upstream)
-    return math.inf if found is None else found[0]
+def _names(entries: Iterable[Able]) -> str:
+    return ", ".join(backend.name for backend, _ in entries)

@@ -48,7 +48,7 @@ def status_of(error: BaseException | None) -> int | None:
 
 def message_of(error: BaseException) -> str:
     """What to tell of an error. A bug of ours is told by its class only: its text may hold anything."""
-    if is_client_gone(error):
+    if type(error) is ClientGone or isinstance(error, asyncio.CancelledError):
         return "the client hung up"
     if isinstance(error, GatewayError):
         return error.message or error.type

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from gw.backend import Backend
 from gw.message import Headers
 from gw.retry_after import until_reset
+from gw.secret import Secret
 
 # Seconds. A reset tells when everything is given back; some of it is there sooner, and a refusal teaches the rest.
 LONGEST = 10.0
@@ -55,8 +56,10 @@ def read_allowances(headers: Headers, *, now: float | None = None) -> list[Allow
     return list(found.values())
 
 
-def heed(backend: Backend, headers: Headers, *, clock: Callable[[], float] = time.time) -> None:
-    """Leave a backend alone for a moment where its provider says that a limit is used up.
+def heed(
+    backend: Backend, headers: Headers, key: Secret | None = None, *, clock: Callable[[], float] = time.time
+) -> None:
+    """Leave a backend, or the one of its keys that was used, alone for a moment where its limit is used up.
 
     `clock` gives Unix seconds, for a reset that is a date in an answer without a Date of its own.
     """
@@ -64,4 +67,5 @@ def heed(backend: Backend, headers: Headers, *, clock: Callable[[], float] = tim
         return
     for allowance in read_allowances(headers, now=clock()):
         if allowance.is_used_up and allowance.reset:
-            backend.cool(min(max(allowance.reset, 0.0), LONGEST), f"its limit of {allowance.name} is used up")
+            seconds = min(max(allowance.reset, 0.0), LONGEST)
+            backend.rest(seconds, f"its limit of {allowance.name} is used up", key)

@@ -8,19 +8,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from gw.backend import Backend, Backends
 from gw.errors import Forbidden, GatewayError, InvalidRequest, NotFound, Unavailable
 from gw.message import Candidate, Request
-from gw.near import near
-from gw.ordering import AUTO, NO_BACKEND, Able, Ordering, Plan, Skipped
+from gw.ordering import Ordering, Size
+from gw.plan import AUTO, Able, Decision, Plan, Skipped
+from gw.refusals import SERVES_NOT, behind_slash, incapable, nobody, not_for, not_ready, unknown_backend, unknown_model
 from gw.rules import Facts, Rule
-from gw.wants import FIELD_OF, Wants, estimated_tokens, wants
+from gw.wants import Wants, survey
 
-MAX_PLANS = 1024  # kinds of requests that are remembered; a model's name comes from the client
+__all__ = ["Decision", "Router", "Skipped", "Target"]
+
+MAX_PLANS = 512  # kinds of requests that are remembered; a model's name comes from the client
 
 
 @dataclass(slots=True, frozen=True)
@@ -31,58 +34,64 @@ class Target:
     model: str | None = None
 
 
-class Decision(NamedTuple):
-    """What was decided for one request: who may answer, best first, and who may not."""
-
-    candidates: Sequence[Candidate]
-    skipped: Sequence[Skipped]
-    degraded: bool  # a better candidate exists but is cooling down, or tools are dropped
-    drops_tools: bool = False  # nobody can run the tools, and the operator prefers an answer without them
-
-
 class Router:
     """Decides for one request who may answer. No I/O; the same decision serves requests and `gw explain`.
 
-    What depends on the configuration alone is remembered per kind of request (`Plan`); whose turn it is and who is
-    cooling down is looked up each time. The backends' settings do not change while a Router lives.
+    What depends on the configuration and on what rules, prices and capabilities look at is remembered per kind of
+    request (`Plan`); whose turn it is and who is cooling down is looked up each time. The backends' settings do not
+    change while a Router lives.
     """
 
     def __init__(
         self,
         backends: Backends,
         ordering: Ordering,
-        rules: Sequence[tuple[Rule, Sequence[Target]]],
-        unknown_model: Literal["error", "route"],
+        rules: Sequence[tuple[Rule, Sequence[Target]]] = (),
+        unknown_model: Literal["error", "route"] = "error",
+        *,
+        sticky_header: str | None = None,
     ) -> None:
         self._backends = backends
         self._ordering = ordering
         self._rules = rules
         self._unknown_model = unknown_model
+        self._sticky = sticky_header
         self._plans: dict[tuple[object, ...], Plan] = {}
-        self._lengths = {backend.context_length for backend in backends if backend.context_length is not None}
+        conditions = [condition for rule, _ in rules for condition in rule.conditions]
+        self._headers = frozenset(name.lower().encode() for condition in conditions if (name := condition.header))
+        ordering.mind({condition.bound for condition in conditions if condition.bound is not None})
 
-    def decide(self, request: Request) -> Decision:
-        """The candidates for a request, or GatewayError where there are none. Reads, never writes."""
+    def decide(self, request: Request, *, is_question: bool = False) -> Decision:
+        """The candidates for a request, or GatewayError where there are none.
+
+        A question, as `gw explain` asks it, takes nobody's turn.
+        """
         assert request.document is not None, "the body is read before route"
         chat = request.document.peek()
         model = chat.get("model") or AUTO
-        asked = wants(chat)
-        named, model = self._explicit(request, chat, model)
-        if named is not None:
-            return self._only(named, chat, model, asked, request)
+        if request.parameters or "/" in model or chat.get("backend"):
+            named, model = self._explicit(request, chat, model)
+            if named is not None:
+                return self._only(named, chat, model, request, is_question)
         if chat.get("session_id"):
             raise NotFound(
                 f"session {chat['session_id']} does not exist: leave session_id out to begin one",
                 code="session_not_found",
                 param="session_id",
             )
-        tokens = estimated_tokens(chat)
-        if self._rules:
-            facts = _facts(request, model, asked, tokens)
-            for rule, targets in self._rules:
-                if rule.matches(facts):
-                    return self._by_rule(rule, targets, model, asked, request)
-        return self._ordered(request, tokens, model, asked)
+        return self._by_plan(request, chat, model, is_question)
+
+    def rules_tried(self, request: Request) -> list[tuple[str, str | None]]:
+        """Each rule up to the one that matches, with the condition that did not hold; None: it matches."""
+        assert request.document is not None, "the body is read before route"
+        chat = request.document.peek()
+        facts = _facts(request, chat.get("model") or AUTO, *survey(chat))
+        tried: list[tuple[str, str | None]] = []
+        for rule, _ in self._rules:
+            tried.append((rule.text, rule.failing(facts)))
+            if tried[-1][1] is None:
+                break
+        return tried
 
     # --- 1: named by the client ---------------------------------------------------------------------------------
 
@@ -95,24 +104,21 @@ class Router:
         name = in_url or in_body
         if name:
             if name not in self._backends:
-                raise NotFound(
-                    f'backend "{name}" does not exist{near(name, self._backends.names())}; '
-                    f"configured: {', '.join(self._backends.names())}",
-                    code="backend_not_found",
-                    param="backend",
-                )
+                raise unknown_backend(name, self._backends.names())
             backend = self._backends[name]
-            prefix = f"{name}/"
-            if model.startswith(prefix) and model not in backend.models:
-                model = model[len(prefix) :]
+            if model.startswith(f"{name}/") and model not in backend.models:
+                model = behind_slash(model)
             return backend, model
-        before, slash, after = model.partition("/")
-        if slash and after and before in self._backends:
-            return self._backends[before], after
+        before, slash, _ = model.partition("/")
+        if slash and before in self._backends:
+            return self._backends[before], behind_slash(model)
         return None, model
 
-    def _only(self, backend: Backend, chat: Mapping[str, Any], model: str, asked: Wants, request: Request) -> Decision:
+    def _only(
+        self, backend: Backend, chat: Mapping[str, Any], model: str, request: Request, is_question: bool
+    ) -> Decision:
         """The backend that the client named, then whoever else could answer, should `explicit_fallback` allow it."""
+        asked, _ = survey(chat)
         if not _allows_backend(request, backend):
             raise Forbidden(
                 f'key "{request.principal.name}" may not use backend "{backend.name}"',
@@ -120,98 +126,130 @@ class Router:
                 param="backend",
             )
         if not backend.enabled:
-            raise Unavailable(f'backend "{backend.name}" is disabled: set enabled = true in gateway.toml')
+            raise not_ready(f'backend "{backend.name}" is disabled: set enabled = true in gateway.toml')
         if backend.problem is not None:
-            raise Unavailable(f'backend "{backend.name}" is not ready: {backend.problem}')
+            raise not_ready(f'backend "{backend.name}" is not ready: {backend.problem}')
         self._check_model_allowed(request, model)
         missing = asked.missing(backend.capabilities)
         if missing is not None:
-            raise _incapable(missing, f'backend "{backend.name}"')
-        upstream = backend.upstream_model(model) if model != AUTO else backend.default_model()
+            raise incapable(missing, f'backend "{backend.name}"')
+        upstream = _served(backend, model)
         if upstream is None and model == AUTO:
             raise InvalidRequest(
                 f'backend "{backend.name}" has no model of its own: name one in `model`', param="model"
             )
         # A backend that the client named gets the model that the client named, mapped or not.
-        first = Candidate(
-            backend, upstream or model, upstream or model if model == AUTO else model, "named by the client", True
-        )
+        upstream = upstream or model
+        first = Candidate(backend, upstream, upstream if model == AUTO else model, "named by the client", True)
         if not self._backends.explicit_fallback:
-            return Decision([first], (), False)
+            return Decision((first,))
         try:
-            others = self._ordered(request, estimated_tokens(chat), model, asked).candidates
+            others = self._by_plan(request, chat, model, is_question)
         except GatewayError:
-            others = ()  # nobody else could answer; that matters only if the named one fails
-        return Decision([first, *(other for other in others if other.backend is not backend)], (), False)
+            return Decision((first,))  # nobody else could answer; that matters only if the named one fails
+        after = [
+            other._replace(answers_as=other.model, reason=f"explicit_fallback; {other.reason}")
+            for other in others.candidates
+            if other.backend is not backend
+        ]
+        if others.drops_tools:
+            return Decision((first,), others.skipped, without_tools=after)
+        return Decision((first, *after), others.skipped, without_tools=others.without_tools)
 
-    # --- 2: rules -----------------------------------------------------------------------------------------------
+    # --- 2 and 3: a plan for every kind of request --------------------------------------------------------------
 
-    def _by_rule(self, rule: Rule, targets: Sequence[Target], model: str, asked: Wants, request: Request) -> Decision:
-        found: list[Able] = []
-        skipped: list[Skipped] = []
-        self._check_model_allowed(request, model)
-        for target in targets:
-            backend = self._backends[target.backend]
-            reason = _unusable(backend, request) or _lacks(backend, asked)
-            upstream = target.model or _served(backend, model)
-            if upstream is None and not reason:
-                upstream = backend.default_model()  # a rule may send any name: the backend answers with its own model
-            if reason or upstream is None:
-                skipped.append(Skipped(backend.name, reason or f'no model for "{model}"'))
-            else:
-                found.append((backend, upstream))
-        if not found:
-            self._raise_incapable([self._backends[target.backend] for target in targets], asked, request)
-            raise Unavailable(NO_BACKEND + _reasons(skipped))
-        # The rule's own order stands: nobody takes turns.
-        candidates, degraded = Plan(found, 1, model, f"rule `{rule.text}`", skipped).pick()
-        return Decision(candidates, skipped, degraded)
-
-    # --- 3: everybody -------------------------------------------------------------------------------------------
-
-    def _ordered(self, request: Request, tokens: int, model: str, asked: Wants) -> Decision:
-        self._check_model_allowed(request, model)
-        kind = (model, asked, request.principal.name, self._ordering.bucket(tokens), self._longest_fit(tokens))
-        plan = self._plans.get(kind)
+    def _by_plan(self, request: Request, chat: Mapping[str, Any], model: str, is_question: bool) -> Decision:
+        asked, tokens = survey(chat)
+        headers: tuple[object, ...] = ()
+        if self._headers:
+            headers = tuple(pair for pair in request.headers.pairs if pair[0] in self._headers)
+        kind = (model, asked, request.principal.name, self._ordering.bucket(chat, tokens), headers)
+        plan = None if is_question else self._plans.get(kind)  # a question wants the reasons in its own figures
         if plan is None:
-            if len(self._plans) >= MAX_PLANS:
-                self._plans.clear()
-            plan = self._plans[kind] = self._plan(request, tokens, model, asked)
-        candidates, degraded = plan.pick()
-        return Decision(candidates, plan.skipped, degraded or plan.drops_tools, plan.drops_tools)
+            plan = self._plan(request, model, asked, self._ordering.size(chat, tokens))
+            if not is_question:
+                if len(self._plans) >= MAX_PLANS:
+                    self._plans.clear()
+                self._plans[kind] = plan
+        sticky = request.headers.get(self._sticky) if self._sticky is not None else ""
+        if plan.plain is None and not plan.drops_tools:
+            return plan.pick(sticky, is_question=is_question)
+        return _with_plain(plan, sticky, is_question)
 
-    def _longest_fit(self, tokens: int) -> int:
-        """How many of the configured context lengths a prompt is too long for: it decides who has room."""
-        return sum(tokens > length for length in self._lengths) if self._lengths else 0
-
-    def _plan(self, request: Request, tokens: int, model: str, asked: Wants) -> Plan:
+    def _plan(self, request: Request, model: str, asked: Wants, size: Size) -> Plan:
+        self._check_model_allowed(request, model)
+        if self._rules:
+            facts = _facts(request, model, asked, size[0])
+            for rule, targets in self._rules:
+                if rule.matches(facts):
+                    return self._ruled(rule, targets, request, model, asked, size)
         serving, skipped = self._serving(request, model)
         if not serving and model != AUTO:
             if self._unknown_model == "error" and not self._somebody_serves(model):
-                raise _model_not_found(model, self.model_names())
+                raise unknown_model(model, self.model_names())
             if self._unknown_model == "route":
                 model = AUTO
                 serving, skipped = self._serving(request, model)
-        able = [(backend, upstream) for backend, upstream in serving if not _lacks(backend, asked)]
-        skipped += [Skipped(backend.name, reason) for backend, _ in serving if (reason := _lacks(backend, asked))]
-        drops_tools = not able and self._backends.drop_tools and (asked.functions or asked.cli_tools)
-        if drops_tools:
-            plain = asked._replace(functions=False, cli_tools=False)
-            able = [(backend, upstream) for backend, upstream in serving if not _lacks(backend, plain)]
-        if not able:
-            self._raise_incapable([backend for backend, _ in serving], asked, request)
-            raise Unavailable(NO_BACKEND + _reasons(skipped))
-        roomy = [entry for entry in able if entry[0].context_length is None or tokens <= entry[0].context_length]
-        if not roomy:
-            longest = max(backend.context_length or 0 for backend, _ in able)
-            raise InvalidRequest(
-                f"the prompt is about {tokens} tokens long; the longest context here is {longest}: shorten it",
-                code="context_length_exceeded",
-                param="messages",
-            )
-        plan = self._ordering.plan(roomy, model, tokens, skipped)
-        plan.drops_tools = drops_tools
-        return plan
+        return self._able(
+            serving, skipped, request, asked, size, lambda able, out: self._ordering.plan(able, model, size, out)
+        )
+
+    def _ruled(
+        self, rule: Rule, targets: Sequence[Target], request: Request, model: str, asked: Wants, size: Size
+    ) -> Plan:
+        serving: list[Able] = []
+        skipped: list[Skipped] = []
+        for target in targets:
+            backend = self._backends.get(target.backend)
+            reason = "disabled" if backend is None else _unusable(backend, request)
+            if backend is None or reason:
+                skipped.append(Skipped(target.backend, reason))
+                continue
+            # A rule may send any name: a backend that does not know it answers with its own model.
+            upstream = target.model or _served(backend, model) or backend.default_model()
+            if upstream is None:
+                skipped.append(Skipped(target.backend, f'no model for "{model}"'))
+            else:
+                serving.append((backend, upstream))
+
+        def in_its_order(able: Sequence[Able], out: Sequence[Skipped]) -> Plan:
+            reasons = [f"rule `{rule.text}`", *(f"next of rule `{rule.text}`" for _ in able[1:])]
+            return Plan(able, model, reasons=reasons, skipped=out)
+
+        return self._able(serving, skipped, request, asked, size, in_its_order)
+
+    def _able(
+        self,
+        serving: Sequence[Able],
+        skipped: list[Skipped],
+        request: Request,
+        asked: Wants,
+        size: Size,
+        order: Callable[[Sequence[Able], Sequence[Skipped]], Plan],
+    ) -> Plan:
+        """The plan of those who can do what is asked, and of those who could without the tools, if so configured."""
+        able = [entry for entry in serving if not _lacks(entry[0], asked)]
+        unable = [entry for entry in serving if entry not in able]
+        skipped += [Skipped(backend.name, _lacks(backend, asked)) for backend, _ in unable]
+        plain = None
+        if self._backends.drop_tools and asked.tools:
+            untooled = asked._replace(functions=False, cli_tools=False)
+            stand_ins = [entry for entry in unable if not _lacks(entry[0], untooled)]
+            if stand_ins:
+                stand_ins, _ = self._ordering.roomy(stand_ins, size[0])
+                names = {backend.name for backend, _ in stand_ins}
+                skipped = [entry for entry in skipped if entry.backend not in names]
+                plain = order(stand_ins, skipped)
+        if able:
+            roomy, too_short = self._ordering.roomy(able, size[0])
+            plan = order(roomy, [*skipped, *too_short])
+            plan.plain = plain
+            return plan
+        if plain is None:
+            self._raise_incapable([backend for backend, _ in serving], asked)
+            raise nobody(skipped, request.principal.name)
+        plain.drops_tools = True
+        return plain
 
     def _serving(self, request: Request, model: str) -> tuple[list[Able], list[Skipped]]:
         found: list[Able] = []
@@ -223,7 +261,7 @@ class Router:
             if reason:
                 skipped.append(Skipped(backend.name, reason))
             elif upstream is None:
-                skipped.append(Skipped(backend.name, f'does not serve "{model}"'))
+                skipped.append(Skipped(backend.name, f'{SERVES_NOT} "{model}"'))
             elif backend.explicit_only and model != backend.name:
                 reserve.append((backend, upstream))
             else:
@@ -253,7 +291,8 @@ class Router:
             for backend in self._backends
         )
 
-    def _check_model_allowed(self, request: Request, model: str) -> None:
+    @staticmethod
+    def _check_model_allowed(request: Request, model: str) -> None:
         allowed = request.principal.models
         if allowed is not None and model not in allowed:
             raise Forbidden(
@@ -262,12 +301,24 @@ class Router:
                 param="model",
             )
 
-    def _raise_incapable(self, backends: Sequence[Backend], asked: Wants, request: Request) -> None:
+    @staticmethod
+    def _raise_incapable(backends: Sequence[Backend], asked: Wants) -> None:
         """400 where those who could be asked all lack the same kind of thing."""
-        usable = [backend for backend in backends if not _unusable(backend, request)]
-        missing = [asked.missing(backend.capabilities) for backend in usable]
+        missing = [asked.missing(backend.capabilities) for backend in backends]
         if missing and missing[0] is not None and all(missing):
-            raise _incapable(missing[0], "the backends that serve this model")
+            raise incapable(missing[0], "the backends that serve this model")
+
+
+def _with_plain(plan: Plan, sticky: str, is_question: bool) -> Decision:
+    """Where tools may be dropped: who answers without them is asked last, or alone where nobody else is awake."""
+    if plan.drops_tools:
+        return plan.pick(sticky, is_question=is_question)._replace(degraded=True, drops_tools=True)
+    assert plan.plain is not None
+    try:
+        decision = plan.pick(sticky, is_question=is_question)
+    except Unavailable:
+        return plan.plain.pick(sticky, is_question=is_question)._replace(degraded=True, drops_tools=True)
+    return decision._replace(without_tools=plan.plain.stand_ins())
 
 
 def _served(backend: Backend, model: str) -> str | None:
@@ -284,11 +335,9 @@ def _allows_backend(request: Request, backend: Backend) -> bool:
 def _unusable(backend: Backend, request: Request) -> str:
     if not backend.enabled:
         return "disabled"
-    if backend.problem is not None:
-        return backend.problem
     if not _allows_backend(request, backend):
-        return f'not allowed for key "{request.principal.name}"'
-    return ""
+        return not_for(request.principal.name)
+    return backend.problem or ""
 
 
 def _lacks(backend: Backend, asked: Wants) -> str:
@@ -299,29 +348,10 @@ def _lacks(backend: Backend, asked: Wants) -> str:
 def _facts(request: Request, model: str, asked: Wants, tokens: int) -> Facts:
     return Facts(
         model=model,
-        has_tools=asked.functions or asked.cli_tools,
+        has_tools=asked.tools,
         has_images=asked.images,
         stream=asked.stream,
         key=request.principal.name,
         tokens=tokens,
         headers=request.headers,
     )
-
-
-def _reasons(skipped: Sequence[Skipped]) -> str:
-    return ": " + "; ".join(f"{name}: {reason}" for name, reason in skipped[:8]) if skipped else ""
-
-
-def _incapable(missing: str, who: str) -> InvalidRequest:
-    what = {
-        "functions": "call functions",
-        "cli_tools": 'run CLI tools (`"tools": ["Read", ...]`, `working_directory`); a claude-cli backend does',
-        "images": "read images",
-        "stream": "stream",
-    }[missing]
-    return InvalidRequest(f"{who} cannot {what}", code="unsupported_parameter", param=FIELD_OF[missing])
-
-
-def _model_not_found(model: str, names: Sequence[str]) -> NotFound:
-    hint = near(model, names)
-    return NotFound(f"The model `{model}` does not exist{hint}", code="model_not_found", param="model")

@@ -31,9 +31,18 @@ class Facts:
     headers: Headers
 
 
-Condition = Callable[[Facts], bool]
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.1
 _COMPARISONS = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
 _WORDS = ("model", "has_tools", "has_images", "stream", "key", "tokens", "header NAME")
+
+
+class Condition(NamedTuple):
+    """One condition as it was written, and what beside the model, the key and the flags it looks at."""
+
+    text: str
+    holds: Callable[[Facts], bool]
+    header: str | None = None  # its value
+    bound: int | None = None  # whether there are more tokens than this
 
 
 class Rule(NamedTuple):
@@ -44,11 +53,14 @@ class Rule(NamedTuple):
 
     def matches(self, facts: Facts) -> bool:
         """Whether every condition holds."""
-        # A loop: `all` over a generator costs three times as much.
-        for condition in self.conditions:  # noqa: SIM110
-            if not condition(facts):
-                return False
-        return True
+        return self.failing(facts) is None
+
+    def failing(self, facts: Facts) -> str | None:
+        """The first condition that does not hold; None where all do."""
+        for condition in self.conditions:
+            if not condition.holds(facts):
+                return condition.text
+        return None
 
 
 def parse_rule(text: str) -> Rule:
@@ -61,24 +73,33 @@ def _condition(text: str) -> Condition:
     if not colon or not value:
         raise ValueError(f'cannot read the condition "{text}": write `name: value`, such as `model: claude-*`')
     glob = re.compile(translate(value)).match
-    if word == "model":
-        return lambda facts: glob(facts.model) is not None
-    if word == "key":
-        return lambda facts: glob(facts.key) is not None
+    if word in ("model", "key"):
+        if len(value.split()) > 1:
+            raise ValueError(f'"{word}" takes one name or glob, found "{value}"; join conditions with `and`')
+        return Condition(text, lambda facts: glob(getattr(facts, word)) is not None)
     if word in ("has_tools", "has_images", "stream"):
         if value not in ("true", "false"):
             raise ValueError(f'"{word}" is true or false, found "{value}"')
         wanted = value == "true"
-        return lambda facts: getattr(facts, word) is wanted
+        return Condition(text, lambda facts: getattr(facts, word) is wanted)
     if word == "tokens":
-        found = re.fullmatch(r"(>=|<=|>|<)\s*(\d+)", value)
-        if found is None:
-            raise ValueError(f'"tokens" takes a comparison such as `tokens: > 100000`, found "{value}"')
-        compare, bound = _COMPARISONS[found[1]], int(found[2])
-        return lambda facts: bool(compare(facts.tokens, bound))
+        return _comparison(text, value)
     if word.startswith("header ") and len(word.split()) == 2:
         name = word.split()[1]
-        return lambda facts: name in facts.headers and glob(facts.headers.get(name)) is not None
+        if not HEADER_NAME.fullmatch(name):
+            raise ValueError(f'"{name}" is not a header\'s name')
+        return Condition(
+            text, lambda facts: name in facts.headers and glob(facts.headers.get(name)) is not None, header=name
+        )
     near = difflib.get_close_matches(word, _WORDS, 1)
     hint = f'; did you mean "{near[0]}"?' if near else ""
     raise ValueError(f'unknown condition "{word}"{hint} (known: {", ".join(_WORDS)})')
+
+
+def _comparison(text: str, value: str) -> Condition:
+    found = re.fullmatch(r"(>=|<=|>|<)\s*(\d+)", value, re.ASCII)
+    if found is None:
+        raise ValueError(f'"tokens" takes a comparison such as `tokens: > 100000`, found "{value}"')
+    compare, number = _COMPARISONS[found[1]], int(found[2])
+    bound = number if found[1] in (">", "<=") else number - 1
+    return Condition(text, lambda facts: bool(compare(facts.tokens, number)), bound=bound)

@@ -116,8 +116,9 @@ class Walk:
 def cooling(backend: Backend) -> Unavailable:
     """What is said of a backend that is left alone for now."""
     why = f" ({backend.cooling_reason})" if backend.cooling_reason else ""
+    state = "is cooling down" if backend.is_cooling else "is being tried again by another request"
     return Unavailable(
-        f'No backends currently available: "{backend.name}" is cooling down{why}',
+        f'No backends currently available: "{backend.name}" {state}{why}',
         retry_after=max(1, math.ceil(backend.cooling_for)),
     )
 

@@ -5,11 +5,14 @@ Read once per request from the canonical form; route and its rules decide by it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
+
+import orjson
 
 CHARACTERS_PER_TOKEN = 4  # the usual rule of thumb for English text; only ever an estimate
 TOKENS_PER_IMAGE = 800  # a middling figure between the providers' own (85 to 1,600)
+USUAL_OUTPUT_TOKENS = 500  # to compare prices before an answer exists
 
 
 class Wants(NamedTuple):
@@ -20,6 +23,11 @@ class Wants(NamedTuple):
     images: bool
     stream: bool
 
+    @property
+    def tools(self) -> bool:
+        """Whether tools of either kind are asked for."""
+        return self.functions or self.cli_tools
+
     def missing(self, capabilities: frozenset[str]) -> str | None:
         """The first thing asked for that is not among `capabilities`."""
         for name, wanted in zip(self._fields, self, strict=True):
@@ -29,33 +37,59 @@ class Wants(NamedTuple):
 
 
 FIELD_OF = {"functions": "tools", "cli_tools": "tools", "images": "messages", "stream": "stream"}
+_PLAIN, _PLAIN_STREAM = Wants(False, False, False, False), Wants(False, False, False, True)
+_TOOL_FIELDS = frozenset(
+    ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "cli_tools", "working_directory")
+)
+
+
+def survey(chat: Mapping[str, Any]) -> tuple[Wants, int]:
+    """What a checked chat request wants, and about how many tokens its prompt has.
+
+    Strings in `tools` are Claude's own tools, objects are functions.
+    """
+    characters, images = _measured(chat.get("messages") or ())
+    tools, functions = chat.get("tools"), chat.get("functions")
+    stream = bool(chat.get("stream"))
+    if not tools and not functions and not images and "cli_tools" not in chat and "working_directory" not in chat:
+        return _PLAIN_STREAM if stream else _PLAIN, characters // CHARACTERS_PER_TOKEN
+    named = isinstance(next(iter(tools or ()), None), str)
+    asked = Wants(
+        functions=bool(tools and not named) or bool(functions),
+        cli_tools=named or bool(chat.get("cli_tools")) or bool(chat.get("working_directory")),
+        images=images > 0,
+        stream=stream,
+    )
+    if asked.functions:
+        characters += len(orjson.dumps(tools or functions))  # definitions are read by the model, too
+    return asked, characters // CHARACTERS_PER_TOKEN + images * TOKENS_PER_IMAGE
 
 
 def wants(chat: Mapping[str, Any]) -> Wants:
-    """Read a checked chat request. Strings in `tools` are Claude's own tools, objects are functions."""
-    tools = chat.get("tools") or ()
-    named = isinstance(next(iter(tools), None), str)
-    return Wants(
-        functions=bool(tools and not named) or bool(chat.get("functions")),
-        cli_tools=named or bool(chat.get("cli_tools")) or bool(chat.get("working_directory")),
-        images=has_images(chat),
-        stream=bool(chat.get("stream")),
-    )
-
-
-def has_images(chat: Mapping[str, Any]) -> bool:
-    """Whether any message carries an image part."""
-    for message in chat.get("messages") or ():
-        content = message.get("content")
-        if isinstance(content, list) and any(part.get("type") == "image_url" for part in content):
-            return True
-    return False
+    """What a checked chat request asks for."""
+    return survey(chat)[0]
 
 
 def estimated_tokens(chat: Mapping[str, Any]) -> int:
-    """Prompt tokens, estimated from the text's length and the number of images."""
+    """Prompt tokens, estimated from the text's length, the functions and the number of images."""
+    return survey(chat)[1]
+
+
+def output_tokens(chat: Mapping[str, Any]) -> int:
+    """About how many tokens the answer may have: a usual one, or less where the client caps it, for each choice."""
+    cap = chat.get("max_completion_tokens") or chat.get("max_tokens") or USUAL_OUTPUT_TOKENS
+    return min(int(cap), USUAL_OUTPUT_TOKENS) * int(chat.get("n") or 1)
+
+
+def without_tools(chat: Mapping[str, Any]) -> dict[str, Any]:
+    """The same request for a backend that has no tools."""
+    return {name: value for name, value in chat.items() if name not in _TOOL_FIELDS}
+
+
+def _measured(messages: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
+    """Characters of text, and images."""
     characters = images = 0
-    for message in chat.get("messages") or ():
+    for message in messages:
         content = message.get("content")
         if isinstance(content, str):
             characters += len(content)
@@ -65,4 +99,7 @@ def estimated_tokens(chat: Mapping[str, Any]) -> int:
                     characters += len(part.get("text") or "")
                 elif part.get("type") == "image_url":
                     images += 1
-    return characters // CHARACTERS_PER_TOKEN + images * TOKENS_PER_IMAGE
+        if "tool_calls" in message:
+            for call in message["tool_calls"] or ():
+                characters += len((call.get("function") or {}).get("arguments") or "")
+    return characters, images

@@ -47,6 +47,7 @@ class Fallback:
         breaker: Breaker | None = None,
         commit: Literal["first_content", "complete"] = "first_content",
         after_content: Literal["error", "continue"] = "error",
+        after_content_of: dict[str, Literal["error", "continue"]] | None = None,
         continues: list[str] | None = None,
         hedge: Hedge | None = None,
         explicit_fallback: bool = False,
@@ -66,6 +67,7 @@ class Fallback:
         self._commit = commit
         self._continues = frozenset(continues or ())
         self._goes_on = after_content == "continue"
+        self._goes_on_of = {name: chosen == "continue" for name, chosen in (after_content_of or {}).items()}
         self._hedge = Budget(hedge.budget(), clock) if hedge is not None and hedge.share > 0 else None
         self._latencies = new_latencies()
         self._sleep = sleep
@@ -191,7 +193,7 @@ class Fallback:
         headers["X-Gateway-Degraded"] = "true" if exchange.degraded else "false"
         headers["X-Gateway-Attempts"] = str(len(exchange.attempts))
         if isinstance(response.content, Stream):
-            if self._goes_on:
+            if self._goes_on_of.get(backend.name, self._goes_on):
                 response.content = Continued(response.content, self._successor(walk, candidate))
             if walk.deadline is not None:
                 response.content = TimedStream(response.content, walk.deadline)

@@ -8,13 +8,15 @@ from typing import Literal
 
 from gw.backend import Backends
 from gw.document import Document
-from gw.errors import ConfigError
+from gw.errors import ConfigError, GatewayError, can_fall_back
 from gw.message import Exchange, Request, Response
+from gw.models import Catalogue
 from gw.ordering import Ordering
 from gw.pipeline import Handler
 from gw.routing import Decision, Router, Target
-from gw.rules import Rule, parse_rule
+from gw.rules import HEADER_NAME, Rule, parse_rule
 from gw.sessions import Sessions
+from gw.wants import without_tools
 
 
 @dataclass(slots=True, frozen=True)
@@ -38,31 +40,61 @@ class Route:
         prefer_cheapest: bool = False,
         unknown_model: Literal["error", "route"] = "error",
         balance: Literal["group", "all"] = "group",
+        turns: Literal["weight", "least_busy"] = "weight",
+        sticky_header: str | None = None,
         long_context_tokens: int = 100_000,
         rules: list[RuleTable] | None = None,
         sessions: Sessions | None = None,
+        catalogue: Catalogue | None = None,
     ) -> None:
+        if sticky_header is not None and not HEADER_NAME.fullmatch(sticky_header):
+            raise ValueError(f"sticky_header is the name of a header, found {sticky_header!r}")
         ordering = Ordering(
             backends,
             default_backend=default_backend,
             prefer_cheapest=prefer_cheapest,
             balance=balance,
+            turns=turns,
             long_context_tokens=long_context_tokens,
+            catalogue=catalogue,
         )
         parsed = _parsed(rules or [])
-        self.router = Router(backends, ordering, parsed, unknown_model)
+        self.router = Router(backends, ordering, parsed, unknown_model, sticky_header=sticky_header)
         self._sessions = sessions
 
     async def __call__(self, request: Request, call_next: Handler) -> Response:
         if self._sessions is not None:
             request = await self._sessions.enter(request)
         decision = self.router.decide(request)
+        candidates = decision.candidates
+        if self._sessions is not None:
+            candidates = Sessions.prefer(request, candidates, lambda named: self.router.decide(named).candidates)
         if decision.degraded:
             request.exchange.degraded = True
         if decision.drops_tools:
             request = _without_tools(request)
-        candidates = Sessions.prefer(request, decision.candidates, lambda named: self.router.decide(named).candidates)
-        return await call_next(request.replace(candidates=candidates))
+        try:
+            return await call_next(request.replace(candidates=candidates))
+        except GatewayError as error:
+            if not decision.without_tools or not can_fall_back(error):
+                _tell(error, request.exchange)
+                raise
+        return await self._untooled(request, decision, call_next)
+
+    async def enter(self, request: Request) -> Request:
+        """The request with what its session has said before, to explain it; `ended` must follow, as for any other."""
+        if self._sessions is None or request.exchange.session_id is None:
+            return request
+        return await self._sessions.enter(request)
+
+    async def _untooled(self, request: Request, decision: Decision, call_next: Handler) -> Response:
+        """Nobody who has the tools answered: somebody who has none does, if the operator prefers that."""
+        request.exchange.degraded = True
+        try:
+            return await call_next(_without_tools(request).replace(candidates=decision.without_tools))
+        except GatewayError as error:
+            _tell(error, request.exchange)
+            raise
 
     def ended(self, exchange: Exchange) -> None:
         """Let the next turn of the session in."""
@@ -78,15 +110,16 @@ class Route:
         return self.router.model_names()
 
 
-_TOOL_FIELDS = frozenset(
-    ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "cli_tools", "working_directory")
-)
+def _tell(error: GatewayError, exchange: Exchange) -> None:
+    """Who was asked, and how often, stands in the headers of an error, too."""
+    if exchange.attempt is not None:
+        error.headers["X-Gateway-Backend"] = exchange.attempt.backend
+        error.headers["X-Gateway-Attempts"] = str(len(exchange.attempts))
 
 
 def _without_tools(request: Request) -> Request:
     assert request.document is not None, "the body is read before route"
-    kept = {name: value for name, value in request.document.peek().items() if name not in _TOOL_FIELDS}
-    return request.replace(document=Document(value=kept))
+    return request.replace(document=Document(value=without_tools(request.document.peek())))
 
 
 def _parsed(tables: Sequence[RuleTable]) -> list[tuple[Rule, Sequence[Target]]]:

@@ -48,13 +48,11 @@ class Translate:
                 response = await backend.provider.answer(request)
                 attempt.summary = response.summary
             content = response.content
-            if isinstance(content, AnswerStream):
-                await content.begin()
-            elif isinstance(content, Stream):
+            if not isinstance(content, Stream):
+                trial.end(None)
+            elif not isinstance(content, AnswerStream):
                 response.content = TriedStream(await begun(content), trial)
                 trial.has_content()
-            else:
-                trial.end(None)
             return response
         except BaseException as error:
             trial.end(error)
@@ -78,17 +76,18 @@ class Translate:
                 _note(request, backend, codec, trial.attempt)
                 reply = await call_next(wire)
                 trial.attempt.status = reply.status
-                heed(backend, reply.headers)
+                heed(backend, reply.headers, ready.candidate.key)
                 content: Completion | AnswerStream
                 if wire.stream and 200 <= reply.status < 300:
                     content = AnswerStream(backend, codec, reply.body, trial)
+                    await content.begin()  # what its first events say of the key counts, too
                 else:
                     content = await _read_whole(wire, backend, codec, reply)
                 return Response(content, headers=_told(codec.losses), summary=codec.summary)
             except UpstreamError as error:
                 backend.judge_key(ready.candidate.key, error)
                 # A token may be revoked before it expires: one fresh one is asked for, once.
-                if is_last or error.fault != "dead_key" or forget is None:
+                if is_last or trial.is_over or error.fault != "dead_key" or forget is None:
                     raise
                 forget(ready.candidate.key)
         raise AssertionError("unreachable")

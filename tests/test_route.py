@@ -227,7 +227,7 @@ def test_all_who_serve_the_model_take_turns_where_so_configured() -> None:
 def test_turns_go_by_weight() -> None:
     one, two = fake_backend("one", weight=3), fake_backend("two")
     router = route(one, two)
-    assert [chosen(router)[0][0] for _ in range(4)] == ["one", "one", "one", "two"]
+    assert [chosen(router)[0][0] for _ in range(4)] == ["one", "one", "two", "one"]
 
 
 def test_a_backend_that_cools_down_is_left_out_and_the_answer_is_degraded() -> None:

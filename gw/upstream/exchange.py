@@ -34,6 +34,7 @@ class Exchange:
         "_is_committed",
         "_is_paused",
         "_left",
+        "_once_heard",
         "_pieces",
         "_reader",
         "_ticker",
@@ -57,6 +58,7 @@ class Exchange:
         self._is_committed = False
         self._is_paused = False
         self._left = limit  # bytes that the body of a whole answer may still have
+        self._once_heard: float | None = None  # the deadline from the first byte on, where that is another one
         self._pieces: list[bytes] = []
         self._reader: HeadReader | None = None  # where the head is not canonical or comes in pieces
         self._ticker = ticker
@@ -76,6 +78,11 @@ class Exchange:
             transport.write(content)
         else:
             transport.write(head + content)
+
+    def hear_until(self, moment: float) -> None:
+        """The first byte of the answer has to come by then; once it has, the usual deadline counts."""
+        if moment < self.deadline:
+            self._once_heard, self.deadline = self.deadline, moment
 
     def response(self) -> WireResponse:
         """The answer, once it has been waited for. Raises UpstreamError."""
@@ -172,6 +179,9 @@ class Exchange:
 
     def _receive_head(self, data: bytes) -> bytes | None:
         """What follows the head; None where that is not whole, or where the body is, too."""
+        if self._once_heard is not None:
+            self.deadline = self._once_heard
+            self._once_heard = None
         reader = self._reader
         if reader is None:
             method = self._wire.method
@@ -259,7 +269,7 @@ class Exchange:
         has_come = self._waiter is not None and self._waiter.done()  # just now, and nobody has seen it yet
         if self.is_whole or (has_come and self._is_committed):
             return
-        self._fail(silence(self._wire, is_committed=self._is_committed))
+        self._fail(silence(self._wire, is_committed=self._is_committed, is_heard=self._once_heard is None))
 
     def close(self) -> None:
         """The transport is being closed."""

@@ -79,10 +79,13 @@ def connect_timeout(wire: WireRequest, authority: str) -> UpstreamTimeout:
     )
 
 
-def silence(wire: WireRequest, *, is_committed: bool) -> UpstreamTimeout:
+def silence(wire: WireRequest, *, is_committed: bool, is_heard: bool = True) -> UpstreamTimeout:
     """The failure to tell when an answer did not come, or did not go on, in time."""
     name, limits = wire.backend, wire.timeouts
-    if not wire.stream:
+    if not is_heard:
+        text = f"sent no byte of an answer for {limits.first_byte:g} s (first_byte): "
+        text += "raise timeouts.first_byte or check the provider"
+    elif not wire.stream:
         text = f"gave no whole answer within {limits.total:g} s (total): raise timeouts.total or ask for a stream"
     elif is_committed:
         text = f"sent nothing more for {limits.idle:g} s (idle): raise timeouts.idle or check the provider"

@@ -62,11 +62,13 @@ class HTTPXTransport:
         transport = self._transport or self._open(wire)
         limits = wire.timeouts
         deadline = self._clock() + (limits.first_content if wire.stream else limits.total)
+        usual, unheard = deadline - self._clock(), limits.first_byte
+        is_heard = unheard is None or usual <= unheard
         try:
-            async with asyncio.timeout(deadline - self._clock()):
+            async with asyncio.timeout(usual if is_heard else unheard):
                 response = await transport.handle_async_request(_request(wire))
         except TimeoutError:
-            raise silence(wire, is_committed=False) from None
+            raise silence(wire, is_committed=False, is_heard=is_heard) from None
         except Exception as error:
             raise _told(error, wire, target.authority, has_begun=False) from error
         body = _Body(response, wire, target.authority, deadline, self._max_body, self._clock)
