@@ -18,6 +18,7 @@ from gw.oauth import google_tokens
 from gw.remote_media import Fetch, MediaFetcher
 from gw.secret import Secret
 from gw.signatures import SHARED, SignatureStore
+from gw.vertex_hosts import host_of
 
 VERSION = "vertex-2023-10-16"
 
@@ -81,6 +82,7 @@ class VertexAnthropic(Anthropic):
 
         Raises UpstreamError where no token is to be had, InvalidRequest where an address cannot be fetched.
         """
+        request = await super().prepare(request)
         if self.fetcher is not None:
             request = await self.fetcher.inline(request)
         if self._tokens is not None:
@@ -122,15 +124,6 @@ class VertexAnthropic(Anthropic):
 
     def _key_header(self, key: str) -> tuple[str, str]:
         return "authorization", f"Bearer {key}"
-
-
-def host_of(location: str) -> str:
-    """The address of Vertex AI for a location: global, a multi-region (us, eu) or a region."""
-    if location == "global":
-        return "https://aiplatform.googleapis.com"
-    if location in ("us", "eu"):
-        return f"https://aiplatform.{location}.rep.googleapis.com"
-    return f"https://{quote(location, safe='')}-aiplatform.googleapis.com"
 
 
 def _with_version(base_url: str) -> str:

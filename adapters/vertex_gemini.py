@@ -16,6 +16,7 @@ from gw.models import Catalogue
 from gw.oauth import google_tokens
 from gw.secret import Secret
 from gw.signatures import SHARED, SignatureStore
+from gw.vertex_hosts import host_of
 
 
 class VertexGemini(Gemini):
@@ -56,7 +57,7 @@ class VertexGemini(Gemini):
         if project is None and has_source:
             raise ConfigError(["project is missing: access tokens need one, and only an API key goes without"])
         super().__init__(
-            base_url=base_url or f"{_host_of('global' if project is None else location)}/v1beta1",
+            base_url=base_url or f"{host_of('global' if project is None else location)}/v1beta1",
             headers=headers,
             safety=safety,
             flags=flags,
@@ -76,6 +77,7 @@ class VertexGemini(Gemini):
 
     async def prepare(self, request: Request) -> Request:
         """The request with an access token as its candidate's key. Raises UpstreamError where none is to be had."""
+        request = await super().prepare(request)
         if self._tokens is not None:
             key: Secret | None = await self._tokens.token()
             return request.replace(candidates=(request.candidate._replace(key=key), *request.candidates[1:]))
@@ -108,12 +110,3 @@ class VertexGemini(Gemini):
         if not self._is_express and key:
             return [("authorization", f"Bearer {key.reveal()}")]
         return super()._credentials(key)
-
-
-def _host_of(location: str) -> str:
-    """The address of Vertex AI for a location: global, a multi-region (us, eu) or a region."""
-    if location == "global":
-        return "https://aiplatform.googleapis.com"
-    if location in ("us", "eu"):
-        return f"https://aiplatform.{location}.rep.googleapis.com"
-    return f"https://{quote(location, safe='')}-aiplatform.googleapis.com"

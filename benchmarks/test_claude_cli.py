@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import statistics
+import time
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,8 +22,8 @@ from gw.environ import Environ
 from gw.message import Attempt, Candidate
 from gw.secret import Secret
 from gw.stream import Stream, begun
-from tests.fakes import LoopbackProvider, chat_request, fake_backend
-from tests.test_claude_cli_real import PROGRAM, Anthropic
+from tests.fakes import Asked, LoopbackProvider, chat_request, fake_backend
+from tests.test_claude_cli_real import PROGRAM, Anthropic, event, last_text, says
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="the claude_agent_sdk wheel is not installed")
 
@@ -33,12 +35,35 @@ SHORT = [HI]
 LONG = [turn for number in range(5) for turn in ({"role": "user", "content": f"question {number}"}, SAID)] + [HI]
 
 
+DELTAS = 100
+PAUSE = 0.01  # seconds between two deltas: each travels alone
+
+
+async def answered(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    """The mock; where deltas are asked for, each says when it was sent."""
+    if asked.method != "POST" or "deltas" not in last_text(asked.json):
+        await Anthropic()(asked, writer)
+        return
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+    head, _, tail = says("x").partition(delta("x"))
+    for part in (head, *(None for _ in range(DELTAS)), tail):
+        content = delta(f"{time.perf_counter()} ") if part is None else part
+        writer.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
+        await writer.drain()
+        await asyncio.sleep(PAUSE)
+    writer.write(b"0\r\n\r\n")
+
+
+def delta(text: str) -> bytes:
+    return event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+
+
 class Stage:
     """The real program over the loopback provider, in an event loop of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.loop = asyncio.new_event_loop()
-        self.provider = LoopbackProvider(Anthropic())
+        self.provider = LoopbackProvider(answered)
         self.folder = folder
         self.cli: ClaudeCLI
 
@@ -141,3 +166,22 @@ def test_warm(benchmark: BenchmarkFixture, stage: Stage) -> None:
         stage.run(stage.ask(talk[0]))
 
     benchmark.pedantic(next_turn, rounds=ROUNDS, warmup_rounds=1)  # type: ignore[no-untyped-call]
+
+
+def test_each_delta(benchmark: BenchmarkFixture, stage: Stage) -> None:
+    """What lies between the provider's writing of a delta and its chunk: the program's part and ours."""
+    stage.run(stage.open(min_idle=0, max_warm=0))
+    seconds: list[float] = []
+
+    async def ask() -> None:
+        stream = await stage.first([{"role": "user", "content": "deltas"}])
+        while chunks := await stream.read():
+            now = time.perf_counter()
+            for chunk in chunks:
+                for choice in chunk.peek()["choices"]:
+                    seconds.extend(now - float(sent) for sent in (choice["delta"].get("content") or "").split())
+        await stream.aclose()
+
+    benchmark.pedantic(lambda: stage.run(ask()), rounds=1)  # type: ignore[no-untyped-call]
+    benchmark.extra_info["median_ms"] = round(statistics.median(seconds) * 1000, 2)
+    benchmark.extra_info["p95_ms"] = round(statistics.quantiles(seconds, n=20)[-1] * 1000, 2)

@@ -29,6 +29,7 @@ class WireRequest:
     backend: str  # the backend's name, for whoever stands on this side of `translate`
     request_id: str = ""
     timeouts: Timeouts = Timeouts()  # noqa: RUF009 (frozen)
+    is_sent: bool = False  # set by the transport when its bytes are on their way: from then on it may be billed
 
 
 class WireBody(Protocol):

@@ -28,6 +28,7 @@ from gw.explain import explain
 from gw.known_secrets import KnownSecrets
 from gw.message import Exchange, NotThere, Request, Response
 from gw.near import near
+from gw.outcome import status_of
 from gw.paths import (
     CHAT,
     HEALTH,
@@ -66,7 +67,7 @@ class App:
         self._secrets = secrets or KnownSecrets()
         self._layers = [(name, layer if _is_ours(layer) else _guarded(name, layer)) for name, layer in layers]
         self._pages = pages
-        self._chat = ChatCompletions(keep_alive=keep_alive)
+        self._chat = ChatCompletions(keep_alive=keep_alive, secrets=self._secrets)
         self._records = list(recorders)  # told of every exchange when it has ended
         self._records += [layer.ended for _, layer in layers if hasattr(layer, "ended")]
         self._settle = [layer.settle for _, layer in layers if getattr(layer, "settle", None) is not None]
@@ -111,19 +112,18 @@ class App:
 
         return read_body
 
-    @staticmethod
-    def _rendering(inner: Handler) -> Handler:
+    def _rendering(self, inner: Handler) -> Handler:
         async def render_errors(request: Request) -> Response:
             try:
                 return await inner(request)
             except GatewayError as error:
                 request.exchange.error = error
-                return error_response(error)
+                return error_response(error, self._secrets)
             except Exception as error:
                 # The root of the request: a fault of ours, or of somebody's middleware, is told and logged here.
                 logger.exception("request %s failed in the gateway", request.id)
                 request.exchange.error = error
-                return error_response(GatewayError(_what_failed(error)))
+                return error_response(GatewayError(_what_failed(error)), self._secrets)
 
         return render_errors
 
@@ -142,8 +142,8 @@ class App:
             if exchange.attempts:
                 response.headers["Server-Timing"] = server_timing(exchange, time.monotonic())
             reply = self._chat.encode(exchange, response, partial(self._end, exchange))
-        except BaseException as error:
-            exchange.status = ClientGone.status
+        except BaseException as error:  # a hang-up, or a middleware outside of where errors are rendered
+            exchange.status = status_of(error) or ClientGone.status
             waiting = self._end(exchange, error)
             if waiting is not None:
                 await waiting
@@ -193,7 +193,8 @@ class App:
                 logger.exception("request %s could not be recorded", exchange.id)
 
     async def _explain(self, request: Request) -> Response:
-        page = explain(request, dict(self._layers)["route"].router, self._pages.backends, self._secrets)
+        route = dict(self._layers)["route"]
+        page = explain(await route.enter(request), route.router, self._pages.backends, self._secrets)
         return Response(orjson.dumps(page), headers={"Content-Type": "application/json"})
 
     async def _page(self, request: Request) -> Response:
@@ -253,9 +254,9 @@ def _what_failed(error: Exception) -> str:
     return "the gateway failed; the log has the reason under this request's id"
 
 
-def error_response(error: GatewayError) -> Response:
+def error_response(error: GatewayError, secrets: KnownSecrets) -> Response:
     """OpenAI's error object with its status, `Retry-After` and whatever headers the layers gave it."""
     headers = {"Content-Type": "application/json", **error.headers}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    return Response(orjson.dumps(error.body()), status=error.status, headers=headers)
+    return Response(orjson.dumps(secrets.body(error)), status=error.status, headers=headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 from gw.backend import Backend
@@ -22,6 +23,12 @@ def banner(config: Config, backends: Iterable[Backend], port: int) -> str:
     ]
     lines += [f"  warning   {warning}" for warning in config.warnings]
     return "\n".join(lines)
+
+
+def announce(block: str) -> None:
+    """Print it; a gateway whose output nobody takes serves all the same."""
+    with contextlib.suppress(OSError):
+        print(block, flush=True)
 
 
 def backend_lines(backends: Iterable[Backend]) -> list[str]:

@@ -28,6 +28,8 @@ from gw.json_checks import (
 from gw.message_checks import check_messages, check_parts
 
 MAX_TOOLS = 1_024  # OpenAI takes 128; a tool's schema is some hundred tokens, so a thousand fill a context window
+_DOTS = re.compile(r"(?:.*/)?\.\.?")  # in a URL's path these name another place
+_BETA = re.compile(r"[!-+\--~]{1,128}")  # what may stand in a header's list
 _SESSION_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -157,6 +159,17 @@ def _check_session_id(param: str, value: Any) -> None:
         )
 
 
+def _check_model(param: str, value: Any) -> None:
+    _model(param, value)
+    if _DOTS.fullmatch(value):
+        refuse(param, "the name of a model, not of a folder", value)
+
+
+def _check_beta(param: str, value: Any) -> None:
+    if not isinstance(value, str) or not _BETA.fullmatch(value):  # it becomes part of a header
+        refuse(param, "the name of a beta in visible ASCII", value)
+
+
 def _check_directory(param: str, value: Any) -> None:
     _path(param, value)
     if "\0" in value:
@@ -165,6 +178,7 @@ def _check_directory(param: str, value: Any) -> None:
 
 _name = plain_text(512)
 _path = text(4096)
+_model = plain_text(256)
 _bias = number(-100, 100)
 _stops = listed(check_string, 256, "strings")
 _definition = fields(
@@ -202,7 +216,7 @@ _cli_tools = listed(_check_cli_tool, MAX_TOOLS, "names of CLI tools")
 
 _FIELDS: dict[str, Check] = {
     "messages": check_messages,
-    "model": plain_text(256),
+    "model": _check_model,
     "temperature": number(0, 2),
     "top_p": number(0, 1),
     "top_k": integer(-1),  # vLLM: -1 is all of them
@@ -242,6 +256,7 @@ _FIELDS: dict[str, Check] = {
     "service_tier": _name,
     "store": check_boolean,
     "web_search_options": check_object,
+    "anthropic": fields({}, {"betas": listed(_check_beta, 64, "names of betas")}),
     "backend": plain_text(256),
     "session_id": _check_session_id,
     "working_directory": _check_directory,

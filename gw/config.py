@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gw import dotenv
 from gw.assembly import ECHO, SERVICES, Built, Component, Config, build
 from gw.backend_table import BackendTable, Reader, tables
+from gw.certificates import certificate_problems
 from gw.config_checks import key_problems, order_problems, unknown_backends
-from gw.config_file import Source, load
+from gw.config_file import Files, Origin, Source, load, look
 from gw.environ import Environ
 from gw.errors import ConfigError
 from gw.models import catalogue
@@ -28,14 +28,14 @@ from gw.registry import MIDDLEWARE, find, names
 from gw.settings import ServerOptions, SessionOptions
 from gw.variables import settings
 
-__all__ = ["DEFAULT_PIPELINE", "Built", "Component", "Config", "build", "read"]
+__all__ = ["DEFAULT_PIPELINE", "Built", "Component", "Config", "again", "build", "look_again", "read"]
 
 DEFAULT_PIPELINE = ("cors", "auth", "rate_limit", "route", "fallback", "log", "translate")
 _TOP_LEVEL = ("pipeline", "server", "middleware", "sessions", "backends", "models")
 
 
 def read(
-    source: str | Path | Mapping[str, Any] | None = None,
+    source: str | Path | Files | Mapping[str, Any] | None = None,
     *,
     environ: Mapping[str, str],
     overrides: Mapping[str, Any] | None = None,
@@ -43,15 +43,44 @@ def read(
 ) -> Config:
     """Read and check a configuration. Raises ConfigError with everything that is wrong with it.
 
-    `source` is a file (TOML, or either founding document's JSON), a table of the same shape, or None for defaults.
-    `overrides` are flags by their TOML path: `{"server.port": 8080}`. Relative paths and `.env` are looked for in
-    `folder`, which is the file's own if not given; a table has no `.env`.
+    `source` is a file (TOML, or either founding document's JSON), a table of the same shape, or None for defaults; or
+    Files that somebody else has looked at. `overrides` are flags by their TOML path: `{"server.port": 8080}`. Relative
+    paths and `.env` are looked for in `folder`, which is the file's own if not given; a table has no `.env`.
     """
-    loaded = load(source)
-    if folder is None:
-        folder = loaded.path.parent if loaded.path is not None else Path()
-    variables = {} if isinstance(source, Mapping) else dotenv.read(folder / ".env")
-    return _Reading(loaded, (variables, environ), folder.absolute()).run(overrides or {})
+    if not isinstance(source, Files | Mapping):
+        path = None if source is None else Path(source).expanduser()
+        source = look(path, _folder(path, folder))
+    path, variables = (None, {}) if isinstance(source, Mapping) else (source.path, source.variables)
+    origin = Origin(source, dict(environ), dict(overrides or {}), folder)
+    return _Reading(load(source), origin, (variables, environ), _folder(path, folder).absolute()).run()
+
+
+def look_again(config: Config) -> Files:
+    """The files of a configuration as they are now; a gateway.toml that was not there yet counts too.
+
+    Raises ConfigError where one cannot be read, or where the configuration was a table that a program made.
+    """
+    origin = config.origin
+    if isinstance(origin.source, Mapping):
+        raise ConfigError(["this configuration is a program's table, not a file: give `reload` the new one"])
+    path = origin.source.path
+    if path is None and origin.folder is not None and (origin.folder / "gateway.toml").is_file():
+        path = origin.folder / "gateway.toml"
+    return look(path, _folder(path, origin.folder))
+
+
+def again(config: Config, files: Files | None = None) -> Config:
+    """A configuration read once more, with the same flags and environment. Raises ConfigError.
+
+    `files` are what another process has found; None looks at them now.
+    """
+    origin = config.origin
+    found = look_again(config) if files is None else files
+    return read(found, environ=origin.environ, overrides=origin.overrides, folder=origin.folder)
+
+
+def _folder(path: Path | None, folder: Path | None) -> Path:
+    return folder if folder is not None else path.parent if path is not None else Path()
 
 
 @dataclass
@@ -59,6 +88,7 @@ class _Reading:
     """One reading of one file: collects what is wrong, and carries on."""
 
     source: Source
+    origin: Origin
     layers: tuple[Mapping[str, str], Mapping[str, str]]  # `.env`, then the process: the later one wins
     folder: Path
     problems: list[str] = field(default_factory=list)
@@ -70,11 +100,11 @@ class _Reading:
         every = {**self.layers[0], **self.layers[1]}
         self.environ = Environ({name: value for name, value in every.items() if value.strip()})  # blank is none
 
-    def run(self, overrides: Mapping[str, Any]) -> Config:
+    def run(self) -> Config:
         table = self.source.table
         self.warnings += self.source.notes
         self._warn_of_inline_keys(table)
-        self._overlay(table, overrides)
+        self._overlay(table, self.origin.overrides)
         for key in table:
             if key not in _TOP_LEVEL:
                 allowed = ", ".join(sorted(_TOP_LEVEL))
@@ -103,6 +133,7 @@ class _Reading:
             models=models,
             environ=self.environ,
             dotenv=self.layers[0],
+            origin=self.origin,
             warnings=tuple(self.warnings),
         )
         self._try(config)
@@ -252,6 +283,7 @@ class _Reading:
             build(trial)
         except ConfigError as error:
             self.problems += error.problems
+        self.problems += certificate_problems(config.server, config.backends)
 
 
 def _is_served(factory: Any) -> bool:

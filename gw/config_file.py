@@ -8,9 +8,38 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gw import dotenv
 from gw.errors import ConfigError
 from gw.import_text import import_json
 from gw.importer import import_table, is_foreign, without_left_out
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a configuration is read from, as it was found: the file (None: there is none) and the `.env` beside it."""
+
+    path: Path | None = None
+    text: str = field(default="", repr=False)  # may hold a key
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a configuration came from, so that it can be read again: a file, or a table that a program made.
+
+    `folder` is where `.env` and relative paths are looked for; None is the file's own.
+    """
+
+    source: Files | Mapping[str, Any] = field(repr=False)  # may hold a key
+    environ: Mapping[str, str] = field(repr=False)
+    overrides: Mapping[str, Any]
+    folder: Path | None
+
+
+def look(path: Path | None, folder: Path) -> Files:
+    """The files as they are now, `.env` from `folder`. Raises ConfigError where one cannot be read."""
+    text = "" if path is None else read_text(path)
+    return Files(path, text, dotenv.read(folder / ".env"))
 
 
 @dataclass(frozen=True)
@@ -22,17 +51,16 @@ class Source:
     notes: list[str] = field(default_factory=list)
 
 
-def load(source: str | Path | Mapping[str, Any] | None) -> Source:
-    """Read what a caller names as its configuration; None is an empty one. Raises ConfigError."""
-    if source is None:
-        return Source({})
+def load(source: Files | Mapping[str, Any]) -> Source:
+    """A caller's table, or what its file says. Raises ConfigError."""
     if isinstance(source, Mapping):
         if is_foreign(source):
             imported = import_table(source)
             return Source(without_left_out(imported.table), None, imported.notes)
         return Source(_copy(source))
-    path = Path(source).expanduser()
-    text = read_text(path)
+    path, text = source.path, source.text
+    if path is None:
+        return Source({})
     if path.suffix.lower() == ".json" or text.lstrip().startswith("{"):
         imported = import_json(text, str(path))
         return Source(without_left_out(imported.table), path, imported.notes)

@@ -85,7 +85,9 @@ def total_cost(exchange: Exchange) -> tuple[float, str | None] | None:
 
 
 def _is_spent(attempt: Attempt) -> bool:
-    return attempt.error is None or attempt.first_content is not None or is_client_gone(attempt.error)
+    if attempt.error is None or attempt.first_content is not None:
+        return True
+    return attempt.is_sent and is_client_gone(attempt.error)
 
 
 def _chat(exchange: Exchange) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""A gateway as an object: `GatewayServer(config)` with `start()` and `close()`, or `async with`.
+"""A gateway as an object: `GatewayServer(config)` with `start()`, `reload()` and `close()`, or `async with`.
 
     async with GatewayServer({"server": {"port": 0}}) as gateway:
         print(gateway.url)
@@ -9,34 +9,26 @@ of your own may be given as objects.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
-from functools import partial
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gw.access_line import AccessLines
-from gw.adapter import WireRequest, WireResponse
-from gw.app import App
-from gw.backend import Backend, Backends, Price
-from gw.config import Config, build, read
+from gw.backend import Backend, Backends
+from gw.certificates import ServerTLS, server_context
+from gw.config import Config, again, read
 from gw.endpoints.chat import KEEP_ALIVE
-from gw.endpoints.status import StatusPages
 from gw.errors import ConfigError, GatewayError
-from gw.estimate import account
-from gw.known_secrets import KnownSecrets
-from gw.message import Exchange
-from gw.metrics import Metrics
-from gw.models import Catalogue, catalogue
+from gw.generation import Extras, Generation, Standing
+from gw.message import Request
+from gw.reload import held_to, refusal
 from gw.series import Family
-from gw.server import Limits, Server
+from gw.server import Limits, Reply, Server
 from gw.sessions import Sessions
 from gw.shared import LocalShared, Shared
-from gw.shared_health import SharedHealth
-from gw.upstream import HTTPTransport, HTTPXTransport
 
 logger = logging.getLogger("gw")
 
@@ -61,96 +53,166 @@ class GatewayServer:
         if not isinstance(config, Config):
             config = read(config, environ=os.environ if environ is None else environ)
         self.config = config
-        self._more_middleware = middleware
-        self._more_backends = backends
+        self._extras = Extras(middleware, backends)
         self._shared = shared or LocalShared()
         self._keep_alive = keep_alive
         self._limits = limits or Limits(max_body=config.server.max_body)
-        self._opened = AsyncExitStack()
+        self._standing: Standing | None = None
+        self._current: Generation | None = None
+        self._older: list[Generation] = []  # that still answer somebody
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
         self._server: Server | None = None
-        self._metrics: Metrics
-        self._sessions: Sessions
-        self.backends = Backends()
+        self._tls: ServerTLS | None = None
+        self.refused: str | None = None  # why the last reload changed nothing
 
     async def start(self, *, sock: socket.socket | None = None) -> None:
         """Open what the components need, then listen (on `sock`, if given). Returns when requests are taken."""
-        app = await self._assemble()
+        context = server_context(self.config.server)
+        self._tls = None if context is None else ServerTLS(context)
+        standing = self._standing = Standing(self._shared)
+        standing.metrics.declare(Family("gw_refused_total", "Requests that were not HTTP as it must be"))
+        standing.metrics.watch(
+            "gw_reload_refused",
+            "1 while the configuration that is in force is an older one than the file that was last refused",
+            lambda: float(self.refused is not None),
+            kind="gauge",
+            over_workers="max",
+        )
+        await standing.metrics.__aenter__()
         server = self.config.server
         try:
+            self.take_over(await self.prepare(self.config))
             self._server = Server(
-                app.handle,
-                limits=self._limits,
-                http=server.http,
-                ssl=_tls(self.config),
-                refused=partial(self._refused, app),
+                self._handle, limits=self._limits, http=server.http, ssl=context, refused=self._not_http
             )
-            app.is_stopping = lambda: self._server is not None and self._server.is_aborting
             await self._server.start(server.host, server.port, sock=sock)
         except BaseException:
-            await self._opened.aclose()
+            await self.close(grace=0)
             raise
 
-    async def _assemble(self) -> App:
-        config = self.config
-        metrics = self._metrics = Metrics(self._shared)
-        secrets = KnownSecrets(config.secrets)
-        models: Catalogue = catalogue().changed(config.models) if config.models else catalogue()
-        services: dict[Any, object] = {Metrics: metrics, Shared: self._shared, KnownSecrets: secrets, Catalogue: models}
-        sessions = services[Sessions] = self._sessions = Sessions(config.sessions, self._shared)
-        built = build(config, services)
-        self.backends = built.backends
-        for backend in self._more_backends:
-            self.backends.add(backend)
-        for backend in self.backends:
-            backend.prices = partial(_list_price, models)
-            if config.server.workers > 1:
-                backend.health = SharedHealth(self._shared, backend.name)
-        metrics.models = frozenset(
-            name for backend in self.backends for name in (backend.model, *backend.models.values()) if name
-        )
-        metrics.declare(Family("gw_refused_total", "Requests that were not HTTP as it must be"))
-        layers = list(built.middleware)
-        place = [name for name, _ in layers].index("translate")
-        layers[place:place] = self._more_middleware
-        by_name = dict(layers)
-        log: Any = by_name.get("log")
-        if hasattr(type(log), "conversations"):
-            sessions.attach(log)
-        pages = StatusPages(
-            backends=self.backends,
-            model_names=by_name["route"].model_names,
-            figures=metrics,
-            sessions=sessions,
-            problems=lambda: [text for _, layer in layers if (text := getattr(layer, "problem", None))],
-        )
-        access = AccessLines(format=config.server.log_format, secrets=secrets)
-        is_heard = config.server.log_level in ("debug", "info")
-        transport = Transports(config)
-        spent = partial(account, backends=self.backends)  # what a broken answer used is estimated before it is counted
-        recorders: list[Callable[[Exchange], None]] = [spent, metrics.record, *([access.write] if is_heard else [])]
-        app = App(layers, pages, transport, recorders, secrets, keep_alive=self._keep_alive)
+    # --- requests ------------------------------------------------------------------------------------------------
+
+    def _handle(self, request: Request) -> Awaitable[Reply]:
+        assert self._current is not None, "requests come after the start"
+        return self._current.app.handle(request)
+
+    def _not_http(self, client: str, error: GatewayError, request_id: str) -> None:
+        assert self._standing is not None, "requests come after the start"
+        assert self._current is not None, "requests come after the start"
+        self._standing.metrics.inc("gw_refused_total")
+        self._current.app.refused(client, error, request_id)
+
+    # --- another configuration -----------------------------------------------------------------------------------
+
+    async def reload(self, config: Config | Mapping[str, Any] | str | Path | None = None) -> list[str]:
+        """Go on with another configuration; without one, with the same file read again.
+
+        Requests in flight end as they began; counters, limits, sessions, and the pools and breakers of backends whose
+        tables did not change go on. Returns the settings that wait for a restart, each told with its value. Raises
+        ConfigError with everything that is wrong, and then nothing has changed.
+        """
+        async with self._reloading:
+            try:
+                generation = await self.prepare(await self._read(config))
+            except ConfigError as error:
+                self.refuse(error.problems)
+                raise
+            self.take_over(generation)
+        return list(generation.waiting)
+
+    async def _read(self, config: Config | Mapping[str, Any] | str | Path | None) -> Config:
+        if config is None:
+            return await asyncio.to_thread(again, self.config)  # not on the loop: it takes 20 ms and more
+        if isinstance(config, Config):
+            return config
+        return await asyncio.to_thread(read, config, environ=self.config.origin.environ)
+
+    async def prepare(self, config: Config) -> Generation:
+        """The first half of a reload: everything made and opened beside what is at work. Raises ConfigError.
+
+        `take_over` or `abandon` must follow.
+        """
+        assert self._standing is not None, "start comes first"
+        waiting: list[str] = []
+        if self._current is not None:
+            config, waiting = held_to(self._current.config, config)
+        context = server_context(config.server)
+        go_back = self._standing.metrics.watching()
         try:
-            if is_heard:
-                access.start()
-                self._opened.callback(access.close)
-            ours = (metrics, transport, *by_name.values(), sessions)  # sessions are closed before the log
-            for component in (*ours, *(b.provider or b.adapter for b in self.backends)):
-                if hasattr(type(component), "__aenter__"):
-                    await self._opened.enter_async_context(component)
+            generation = Generation(config, self._standing, self._extras, self._current)
+            await generation.prepare(self._problems, self._is_stopping, keep_alive=self._keep_alive)
         except BaseException:
-            await self._opened.aclose()
+            go_back()
             raise
-        return app
+        generation.context, generation.waiting, generation.go_back = context, waiting, go_back
+        return generation
 
-    def _refused(self, app: App, client: str, error: GatewayError, request_id: str) -> None:
-        self._metrics.inc("gw_refused_total")
-        app.refused(client, error, request_id)
+    def take_over(self, generation: Generation) -> None:
+        """The second half: requests come to this generation from now on. The one before closes behind its last one."""
+        former, self._current = self._current, generation
+        generation.take_over()
+        self.config, self.refused = generation.config, None
+        if self._tls is not None and generation.context is not None:
+            self._tls.use(generation.context)
+        if former is not None:
+            former.retire()
+            self._older.append(former)
+            task = asyncio.create_task(self._retire(former))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+        self._tell_names()
+
+    async def abandon(self, generation: Generation) -> None:
+        """The other second half: close what was only made for it."""
+        generation.go_back()
+        await generation.close(beside=self._alive())
+
+    def refuse(self, problems: Sequence[str]) -> None:
+        """Have /health say that a new configuration was refused, and why, until one is taken."""
+        self.refused = refusal(problems)
+
+    async def _retire(self, generation: Generation) -> None:
+        try:
+            await generation.quiet()
+            self._older.remove(generation)
+            self._tell_names()
+            await generation.close(beside=self._alive())
+        except Exception:  # the root of this task
+            logger.exception("what the former configuration held open could not be closed")
+
+    async def settled(self) -> None:
+        """Wait until nothing of an earlier configuration is left: its last request has ended, and it is closed."""
+        while self._retiring:
+            await asyncio.wait(self._retiring)
+
+    def _alive(self) -> list[Generation]:
+        return [*self._older, *([self._current] if self._current is not None else [])]
+
+    def _tell_names(self) -> None:
+        assert self._standing is not None, "start comes first"
+        self._standing.backends.become(*(generation.backends for generation in self._alive()))
+
+    def _problems(self) -> list[str]:
+        return [] if self.refused is None else [self.refused]
+
+    def _is_stopping(self) -> bool:
+        return self._server is not None and self._server.is_aborting
+
+    # --- the end -------------------------------------------------------------------------------------------------
 
     async def close(self, grace: float | None = None) -> None:
         """Take nothing new, finish what is in flight for at most `grace` seconds, then close everything."""
         if self._server is not None:
             await self._server.close(self.config.server.shutdown_grace if grace is None else grace)
-        await self._opened.aclose()
+        await self.settled()
+        current, self._current = self._current, None
+        if current is not None:
+            await current.close()
+        standing, self._standing = self._standing, None
+        if standing is not None:
+            await standing.signatures.__aexit__(None, None, None)
+            await standing.metrics.__aexit__(None, None, None)
 
     async def __aenter__(self) -> GatewayServer:
         await self.start()
@@ -158,6 +220,16 @@ class GatewayServer:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
+
+    @property
+    def backends(self) -> Backends:
+        """Those of the configuration in force; none before the start."""
+        return self._current.backends if self._current is not None else Backends()
+
+    @property
+    def sessions(self) -> Sessions | None:
+        """Those of the configuration in force; None before the start."""
+        return self._current.sessions if self._current is not None else None
 
     @property
     def port(self) -> int:
@@ -171,49 +243,3 @@ class GatewayServer:
         return (
             f"{'https' if self.config.server.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{self.port}"
         )
-
-
-def _list_price(models: Catalogue, name: str) -> Price | None:
-    model = models.find(name)
-    return None if model is None else model.price
-
-
-class Transports:
-    """The far end of the wire side: gw's own transport, or httpx for a backend that has a proxy or asks for it."""
-
-    def __init__(self, config: Config) -> None:
-        ca_files = {table.name: str(table.options.ca_file) for table in config.backends if table.options.ca_file}
-        self._own = HTTPTransport(ca_files=ca_files)
-        self._others: dict[str, HTTPXTransport] = {
-            table.name: HTTPXTransport(proxy=table.options.proxy, ca_file=ca_files.get(table.name))
-            for table in config.backends
-            if table.options.proxy or table.options.transport == "httpx"
-        }
-
-    def __call__(self, wire: WireRequest) -> Awaitable[WireResponse]:
-        send: Callable[[WireRequest], Awaitable[WireResponse]] = self._others.get(wire.backend, self._own)
-        return send(wire)
-
-    async def __aenter__(self) -> Transports:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._own.aclose()
-        for transport in self._others.values():
-            await transport.aclose()
-
-
-def _tls(config: Config) -> Any:
-    """The server's TLS context, or None. TLS 1.2 and newer, the defaults of Python's `ssl`."""
-    server = config.server
-    if server.tls_cert is None or server.tls_key is None:
-        return None
-    import ssl  # costs 10 ms and is needed for https only
-
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(server.tls_cert, server.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError([f"server.tls_cert, server.tls_key: cannot be used ({error}): give PEM files"]) from error
-    return context

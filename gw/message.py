@@ -133,6 +133,7 @@ class Attempt:
     summary: Summary = field(default_factory=Summary)
     losses: Sequence[Loss] = ()
     queue_wait: float | None = None  # seconds
+    is_sent: bool = True  # whether the provider may have seen it
 
 
 @dataclass(slots=True)

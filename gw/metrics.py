@@ -12,10 +12,12 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from gw.exposition import State, snapshot, text
+from gw.loop_lag import LoopLag
 from gw.message import Attempt, Exchange
 from gw.outcome import outcome_of
 from gw.series import OTHER, Family, Labels, Row, SeriesTable, series_name
@@ -95,6 +97,7 @@ class Metrics:
         self._bounds: dict[str, tuple[float, ...]] = {}  # of histograms
         self._watched: dict[str, _Watched] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._lag: LoopLag | None = None
         # The rows that every request or attempt of a kind adds to, found with one look-up.
         self._of_request: dict[tuple[str, str, int], tuple[Row[float], Row[float], Row[float]]] = {}
         self._of_attempt: dict[tuple[str, str], tuple[Row[float], Row[float]]] = {}
@@ -102,6 +105,13 @@ class Metrics:
         for family in FAMILIES:
             self.declare(family)
         self.watch("gw_uptime_seconds", "Since the start", self.uptime, kind="gauge", over_workers="max")
+        self.watch(
+            "gw_event_loop_lag_seconds_max",
+            "Longest delay of the event loop in the last minute or two",
+            lambda: 0.0 if self._lag is None else self._lag.longest,
+            kind="gauge",
+            over_workers="max",
+        )
         self.watch("process_resident_memory_bytes", "Resident memory", resident_memory, kind="gauge")
 
     def uptime(self) -> float:
@@ -128,15 +138,26 @@ class Metrics:
     ) -> None:
         """A figure that somebody else keeps, 0 or more: read for this worker's page, and each PERIOD for the others'.
 
-        The same name again replaces the reader. A counter goes on from what earlier workers in this place had; of one
-        that is killed the last PERIOD is missing.
+        The same name again replaces the reader. A counter goes on from what the reader before had, or earlier workers
+        in this place; of one that is killed the last PERIOD is missing.
         """
         family = Family(name, help, (), kind, (), over_workers)
         rows = (self._shared.counters if kind == "counter" else self._shared.gauges)(series_name(family, ()), 1)
         known = self._watched.get(name)
-        before = known.before if known is not None else rows.own[0] if kind == "counter" else 0.0
+        if known is not None and kind == "counter":
+            rows.own[0] = known.before + float(known.read())
+        before = rows.own[0] if kind == "counter" else 0.0
         self._families[name] = family
         self._watched[name] = _Watched(family, read, rows, before)
+
+    def watching(self) -> Callable[[], None]:
+        """What is watched now, to be gone back to: a reload that fails has put other readers in place by then."""
+        families, watched = dict(self._families), dict(self._watched)
+
+        def go_back() -> None:
+            self._families, self._watched = families, watched
+
+        return go_back
 
     def inc(self, name: str, labels: Labels = (), by: float = 1) -> None:
         """Add to a counter. KeyError for a name that nobody declared as one."""
@@ -226,7 +247,11 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Prometheus text of all workers' figures."""
-        return text(self._state())
+        return self.writer()()
+
+    def writer(self) -> Callable[[], bytes]:
+        """Takes the figures as they are now; what it returns writes them, in any thread: 40 ms for 50 backends."""
+        return partial(text, self._state())
 
     def snapshot(self) -> dict[str, object]:
         """The same as JSON: name to a list of {labels, value} or {labels, count, sum, buckets}."""
@@ -238,12 +263,16 @@ class Metrics:
             watched.rows.own[0] = watched.before + float(watched.read())
 
     async def __aenter__(self) -> Metrics:
-        self._publish_again(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        self._publish_again(loop)
+        self._lag = LoopLag(loop.time, loop.call_at)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._lag is not None:
+            self._lag.close()
         self.publish()
 
     def _publish_again(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -8,9 +8,11 @@ Values go in and values come out; nothing is answered by side effect.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from gw.errors import GatewayError
 from gw.message import Request, Response
 
 In = TypeVar("In")
@@ -51,15 +53,40 @@ def guarded(name: str, layer: Any) -> Middleware:
         awaitable = layer(request, call_next)
         if not hasattr(awaitable, "__await__"):
             raise MiddlewareError(f'middleware "{name}" is not asynchronous: write `async def`')
-        response = await awaitable
+        try:
+            response = await awaitable
+        except GatewayError as error:
+            _check_head(name, error.status, error.headers)
+            raise
         if not isinstance(response, Response):
             raise MiddlewareError(
                 f'middleware "{name}" returned {type(response).__name__} instead of a Response: '
                 "end it with `return await call_next(request)`"
             )
+        try:
+            _check_head(name, response.status, response.headers)
+        except MiddlewareError:
+            await response.aclose()
+            raise
         return response
 
     return guard
+
+
+def _check_head(name: str, status: int, headers: Mapping[str, str]) -> None:
+    """Refuse what the server could not send, here where the culprit is known and the exchange is not yet recorded."""
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        raise MiddlewareError(f'middleware "{name}" answered with status {status!r}: give a number from 200 to 599')
+    for field, value in headers.items():
+        if not (isinstance(value, str) and _FIELD.fullmatch(str(field)) and _VALUE.fullmatch(value)):
+            raise MiddlewareError(
+                f'middleware "{name}" set the header {field!r:.60} to what HTTP cannot carry: '
+                "give a string in latin-1 without line breaks and control characters"
+            )
+
+
+_FIELD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 5.5
 
 
 class MiddlewareError(TypeError):

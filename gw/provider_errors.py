@@ -13,17 +13,32 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
+from gw.error_words import (
+    CONTENT_FILTER,
+    CONTEXT_LENGTH,
+    DEAD_KEY,
+    FILTERED,
+    MEANINGFUL,
+    NO_MODEL,
+    NO_MONEY,
+    OPENAI_TYPES,
+    QUOTA,
+    RATE_LIMIT,
+    STATUS_OF_WORD,
+    TOO_FAST,
+    TOO_LONG,
+    WORD,
+)
 from gw.errors import UpstreamError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
 from gw.message import Headers
 from gw.retry_after import retry_after
-from gw.scrub import as_text, quote, scrub
+from gw.scrub import MAX_QUOTE, as_text, quote, scrub
 from gw.secret import Secret
 
 __all__ = ["ErrorDetails", "classify", "details_of", "from_answer", "from_object", "quote", "retry_after", "scrub"]
@@ -49,69 +64,6 @@ class ErrorDetails:
     def words(self) -> set[str]:
         """Every machine-readable word of it, in lower case."""
         return {word.lower() for word in (self.type, self.code, *self.extra) if word}
-
-
-# --- the words of the providers ---------------------------------------------------------------------------------
-
-# Statuses that mean the same whoever sends them, a web page in front of the provider included.
-_MEANINGFUL = frozenset({401, 402, 403, 408, 409, 413, 429})
-
-_OPENAI_TYPES = frozenset(
-    {"invalid_request_error", "authentication_error", "permission_error", "not_found_error", "rate_limit_error"}
-    | {"api_error", "server_error", "insufficient_quota", "tokens", "requests", "image_generation_user_error"}
-)
-_CONTEXT_LENGTH = frozenset(
-    {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length", "model_context_window_exceeded"}
-)
-_CONTENT_FILTER = frozenset(
-    {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "data_inspection_failed"}
-    | {"moderation", "moderation_blocked", "sensitive"}
-)
-_DEAD_KEY = frozenset(
-    {"api_key_invalid", "invalid_api_key", "invalid_authentication_error", "authentication_error", "unauthenticated"}
-    | {"permission_error", "permission_denied", "access_token_expired", "account_deactivated", "deactivated_workspace"}
-)
-_QUOTA = frozenset({"insufficient_quota", "billing_error", "billing_hard_limit_reached", "insufficient_balance"})
-_RATE_LIMIT = frozenset(
-    {"rate_limit_error", "rate_limit_exceeded", "ratelimitreached", "resource_exhausted", "too_many_requests"}
-    | {"throttling", "throttlingexception", "rate_limited"}
-)
-_STATUS_OF_WORD = {
-    "overloaded_error": 529,
-    "overloaded": 529,
-    "unavailable": 503,
-    "service_unavailable": 503,
-    "engine_overloaded": 503,
-    "timeout_error": 504,
-    "deadline_exceeded": 504,
-    "api_error": 500,
-    "server_error": 500,
-    "internal": 500,
-    "internal_server_error": 500,
-    "invalid_request_error": 400,
-    "invalid_argument": 400,
-    "badrequesterror": 400,
-    "failed_precondition": 400,
-    "not_found_error": 404,
-    "not_found": 404,
-    "model_not_found": 404,
-    "request_too_large": 413,
-}
-_TOO_LONG = re.compile(
-    r"maximum context length|context length is only|exceeds? the (?:model's )?(?:maximum )?context|context window"
-    r"|prompt is too long|input is too long|available context size|maximum number of tokens allowed"
-    r"|input token count .{0,40}exceeds|too many (?:input )?tokens|longer than the model's context",
-    re.IGNORECASE,
-)
-_FILTERED = re.compile(r"content management policy|input was flagged|flagged by (?:our )?moderation", re.IGNORECASE)
-_NO_MONEY = re.compile(
-    r"exceeded your current quota|insufficient (?:balance|credits|funds|quota)|credit balance is too low"
-    r"|billing hard limit|more credits",
-    re.IGNORECASE,
-)
-_TOO_FAST = re.compile(r"rate.?limit|too many requests|quota|tokens per (?:minute|day)", re.IGNORECASE)
-_WORD = re.compile(r"(?!\d+\Z)\S{1,64}")
-_NO_MODEL = re.compile(r"\bmodel", re.IGNORECASE)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
@@ -146,7 +98,7 @@ def _details(error: dict[str, Any]) -> ErrorDetails:
     details = ErrorDetails(
         message=message if isinstance(message, str) else json.dumps(error, default=str),
         type=kind if isinstance(kind, str) else None,
-        code=code if isinstance(code, str) and _WORD.fullmatch(code) else None,  # xAI's is a sentence
+        code=code if isinstance(code, str) and WORD.fullmatch(code) else None,  # xAI's is a sentence
         param=error["param"] if isinstance(error.get("param"), str) else None,
     )
     for number in (error.get("status_code"), code, error.get("status")):
@@ -238,7 +190,7 @@ def from_answer(
         text = quote(content, secrets)
         details = ErrorDetails(message=f"status {status} with {text}")
         is_page = content.lstrip()[:1] == b"<"
-        if status < 400 or (status < 500 and status not in _MEANINGFUL and (is_page or status in (404, 405))):
+        if status < 400 or (status < 500 and status not in MEANINGFUL and (is_page or status in (404, 405))):
             return UpstreamProtocolError(
                 f"{_named(backend)} answered {details.message}: check base_url", upstream_status=status
             )
@@ -281,8 +233,13 @@ def classify(
     said = status if status is not None and status >= 400 else details.status
     words = details.words()
     if said is None:
-        said = next((_STATUS_OF_WORD[word] for word in sorted(words) if word in _STATUS_OF_WORD), None)
-    details = replace(details, message=scrub(details.message, secrets)[:MAX_MESSAGE] or "no message")
+        said = next((STATUS_OF_WORD[word] for word in sorted(words) if word in STATUS_OF_WORD), None)
+    details = replace(
+        details,
+        message=scrub(details.message, secrets)[:MAX_MESSAGE] or "no message",
+        code=details.code and scrub(details.code, secrets)[:MAX_QUOTE],
+        param=details.param and scrub(details.param, secrets)[:MAX_QUOTE],
+    )
     fields: dict[str, Any] = {"upstream_status": said}
     refusal = _refusal(said, words, details, fields)
     if refusal is not None:
@@ -293,7 +250,7 @@ def classify(
         return UpstreamError(
             where, status=429, type="insufficient_quota", code="insufficient_quota", fault="quota", **fields
         )
-    if said in (401, 403) or words & _DEAD_KEY:
+    if said in (401, 403) or words & DEAD_KEY:
         return UpstreamError(
             f"{_named(backend)} refused our credential: {details.message}",
             code="upstream_auth_error",
@@ -301,9 +258,9 @@ def classify(
             **fields,
         )
     fields["retry_after"] = delay
-    if said == 413 and (delay is not None or _TOO_FAST.search(details.message)):
+    if said == 413 and (delay is not None or TOO_FAST.search(details.message)):
         said = 429  # Vertex AI says so of a quota of tokens
-    if said == 429 or words & _RATE_LIMIT:
+    if said == 429 or words & RATE_LIMIT:
         return UpstreamError(
             where, status=429, type="rate_limit_error", code="rate_limit_exceeded", fault="rate_limit", **fields
         )
@@ -316,8 +273,8 @@ def classify(
     return UpstreamRefused(
         details.message,
         status=said,
-        type=details.type if details.type in _OPENAI_TYPES else "invalid_request_error",
-        code=details.code or ("model_not_found" if said == 404 and _NO_MODEL.search(details.message) else None),
+        type=details.type if details.type in OPENAI_TYPES else "invalid_request_error",
+        code=details.code or ("model_not_found" if said == 404 and NO_MODEL.search(details.message) else None),
         param=details.param,
         upstream_status=said,
     )
@@ -329,8 +286,8 @@ def _refusal(
     """A prompt that is too long, or that a filter refused: whatever status the provider gives it."""
     if status in (429, 401, 402):
         return None
-    if words & _CONTEXT_LENGTH or (status in (None, 400, 413, 422, 500) and _TOO_LONG.search(details.message)):
-        if words & _RATE_LIMIT:
+    if words & CONTEXT_LENGTH or (status in (None, 400, 413, 422, 500) and TOO_LONG.search(details.message)):
+        if words & RATE_LIMIT:
             return None
         return UpstreamRefused(
             details.message,
@@ -339,7 +296,7 @@ def _refusal(
             fault="context_length",
             **fields,
         )
-    if words & _CONTENT_FILTER or (status in (None, 400, 403) and _FILTERED.search(details.message)):
+    if words & CONTENT_FILTER or (status in (None, 400, 403) and FILTERED.search(details.message)):
         return UpstreamRefused(
             details.message, code="content_policy_violation", param=details.param, fault="content_filter", **fields
         )
@@ -348,9 +305,9 @@ def _refusal(
 
 def _is_quota(status: int | None, words: set[str], message: str, delay: float | None) -> bool:
     # Google says "exceeded your current quota" of a per-minute limit too: there it gives a delay.
-    if status == 402 or words & _QUOTA:
+    if status == 402 or words & QUOTA:
         return True
-    return status in (None, 400, 403, 429) and delay is None and _NO_MONEY.search(message) is not None
+    return status in (None, 400, 403, 429) and delay is None and NO_MONEY.search(message) is not None
 
 
 def _named(backend: str) -> str:

@@ -29,12 +29,14 @@ class Retries:
             return None
         if error.fault == "timeout" and getattr(error, "upstream_status", None) is None:
             return None  # the client has waited for one whole timeout already
-        if error.fault in ("rate_limit", "timeout", "overload") and has_other:
+        told = error.retry_after
+        if has_other and (told is not None or error.fault in ("rate_limit", "timeout", "overload")):
             return None  # waiting is for those who have nobody else to ask
-        if error.retry_after is not None:
-            return error.retry_after if error.retry_after <= self.retry_after_max else None
         # Jitter on the upper half: the retries of many clients must not come in step.
-        return self.backoff * 2.0**retry * (0.5 + self.random() / 2)
+        pause = self.backoff * 2.0**retry * (0.5 + self.random() / 2)
+        if told is None:
+            return pause
+        return max(told, pause) if told <= self.retry_after_max else None
 
 
 @dataclass(slots=True, frozen=True)

@@ -294,12 +294,22 @@ class Router:
     @staticmethod
     def _check_model_allowed(request: Request, model: str) -> None:
         allowed = request.principal.models
-        if allowed is not None and model not in allowed:
-            raise Forbidden(
-                f'key "{request.principal.name}" may not use model "{model}" (allowed: {", ".join(sorted(allowed))})',
-                code="forbidden_backend",
-                param="model",
-            )
+        if allowed is None:
+            return
+        # Some hosts take further models to fall back on from the body (OpenRouter's `models`): those count as well.
+        more = request.document.peek().get("models") if request.document is not None else None
+        for field, names in (
+            ("model", [model]),
+            ("models", more if isinstance(more, list) else [more] * (more is not None)),
+        ):
+            for name in names:
+                if not isinstance(name, str) or name not in allowed:
+                    raise Forbidden(
+                        f'key "{request.principal.name}" may not use model {str(name)[:256]!r} '
+                        f"(allowed: {', '.join(sorted(allowed))})",
+                        code="forbidden_backend",
+                        param=field,
+                    )
 
     @staticmethod
     def _raise_incapable(backends: Sequence[Backend], asked: Wants) -> None:

@@ -82,23 +82,45 @@ class Sessions:
 
     # --- a turn -----------------------------------------------------------------------------------------------------
 
+    def begin(self, request: Request) -> bool:
+        """Give an exchange that names no session a new one. False where it names one: it has to `enter`."""
+        exchange = request.exchange
+        if not self.is_enabled or request.document is None:
+            return True
+        if exchange.session_id is None:
+            exchange.session_id = str(uuid.uuid4())
+            return True
+        return request.document.peek().get("session_id") is None  # else it is that of a try before this one
+
     async def enter(self, request: Request) -> Request:
         """The request with all that its session has said before it; a new session where it names none.
 
         Raises NotFound (`session_not_found`) for one that is not this key's, InvalidRequest (409 `session_busy`) where
         another turn of it is under way and `same_session` is "reject". `ended` must follow.
         """
-        if not self.is_enabled or request.document is None:
-            return request
         exchange = request.exchange
-        if exchange.session_id is None:
-            exchange.session_id = str(uuid.uuid4())
+        if self.begin(request) or exchange.session_id is None:
             return request
         await self._hold(exchange)
-        past = await self._past(exchange.session_id, request.principal.name)
-        exchange.attributes[BACKEND] = past.backend
+        return self._told(request, await self._past(exchange.session_id, request.principal.name))
+
+    async def seen(self, request: Request) -> Request:
+        """The request as `enter` would make it, for an explanation: nothing is begun, and nobody waits.
+
+        Raises NotFound (`session_not_found`) for a session that is not this key's.
+        """
+        session_id = request.exchange.session_id
+        if not self.is_enabled or request.document is None or session_id is None:
+            return request
+        return self._told(request, await self._past(session_id, request.principal.name))
+
+    @staticmethod
+    def _told(request: Request, past: Past) -> Request:
+        """The request with all that its session has said before it, at the place where it was."""
+        assert request.document is not None
+        request.exchange.attributes[BACKEND] = past.backend
         chat = dict(request.document.peek())
-        del chat["session_id"]
+        chat.pop("session_id", None)
         messages = chat["messages"]
         if messages[: len(past.messages)] != past.messages:
             chat["messages"] = [*past.messages, *messages]
@@ -129,24 +151,43 @@ class Sessions:
         name = request.exchange.attributes.get(BACKEND)
         if name is None or not candidates or candidates[0].explicit or candidates[0].backend.name == name:
             return candidates
-        try:
-            mine = decide(request.replace(parameters={"backend": name}))[0]
-        except GatewayError:
-            return candidates
+        mine = next((candidate for candidate in candidates if candidate.backend.name == name), None)
+        if mine is not None:  # with the model that a rule asks it for
+            mine = mine._replace(answers_as=request.exchange.model or mine.model)
+        else:
+            try:
+                mine = decide(request.replace(parameters={"backend": name}))[0]
+            except GatewayError:
+                return candidates
         others = [c._replace(answers_as=c.model) for c in candidates if c.backend is not mine.backend]
         return [mine._replace(explicit=False, reason="the session's own backend"), *others]
 
     async def _past(self, session_id: str, key: str) -> Past:
+        """What it has said. The log may still have its last turn in hand, here or in another worker."""
         conversations = self._conversations()
-        past: Past | None = await self._asked(lambda: conversations.past(session_id, key))
-        if past is None or past.updated < self._oldest():
-            raise not_found(session_id)
-        return past
+        for waits in (self._flushed, self._others_have_written, None):
+            past: Past | None = await self._asked(lambda: conversations.past(session_id, key))
+            if past is not None and past.updated >= self._oldest():
+                return past
+            if past is not None or waits is None:
+                break
+            await waits()
+        raise not_found(session_id)
+
+    async def _flushed(self) -> None:
+        if self._history is not None:
+            await self._history.flush()
+
+    async def _others_have_written(self) -> None:
+        if len(self._rows().rows) > 1:
+            await asyncio.sleep(PATIENCE)
 
     # --- one at a time ----------------------------------------------------------------------------------------------
 
     async def _hold(self, exchange: Exchange) -> None:
         key = (exchange.principal.name, str(exchange.session_id))
+        if exchange.attributes.get(HELD) == key:
+            return  # a middleware before `route` has called on a second time: it is the same turn
         turnstile = self._turnstiles.setdefault(key, _Turnstile())
         if turnstile.running and self._options.same_session == "reject":
             raise busy(key[1])
@@ -167,9 +208,7 @@ class Sessions:
 
     async def _hold_stripe(self, key: tuple[str, str]) -> None:
         """The same among the workers, where there are several."""
-        if self._stripes is None:
-            self._stripes = self._shared.gauges("sessions", STRIPES)
-        rows = self._stripes
+        rows = self._rows()
         if len(rows.rows) == 1:
             return
         stripe = _stripe_of(key)
@@ -185,10 +224,14 @@ class Sessions:
                 raise busy(key[1])
             await asyncio.sleep(LOOK)
 
+    def _rows(self) -> Rows:
+        if self._stripes is None:
+            self._stripes = self._shared.gauges("sessions", STRIPES)
+        return self._stripes
+
     async def _release(self, key: tuple[str, str]) -> None:
         try:
-            if self._history is not None:
-                await self._history.flush()
+            await self._flushed()
         finally:
             if self._stripes is not None and len(self._stripes.rows) > 1:
                 self._stripes.own[_stripe_of(key)] -= 1

@@ -158,11 +158,10 @@ class ForkShared(Shared):
     """
 
     def __init__(self, workers: int, arena: int = 16 * 1024 * 1024) -> None:
-        self._locks = _lock_file()
-        weakref.finalize(self, os.close, self._locks)
+        self._locks = _LockFile()
         windows = SharedWindows.size()
         memory = memoryview(mmap.mmap(-1, windows + arena))
-        self._windows = SharedWindows(memory[:windows], self._locks)
+        self._windows = SharedWindows(memory[:windows], self._locks.fileno())
         self._directory = _Directory(memory[windows:], self._lock(SharedWindows.STRIPES), workers + 1)
         self._supervisor = self._worker = workers  # the supervisor's own row is the last
         self._cells: dict[str, Cells] = {}
@@ -216,26 +215,45 @@ class ForkShared(Shared):
 _FIRST_LOCK = 4096  # offsets below are the stripes' and the directory's
 
 
+class _LockFile:
+    """A file without a name, whose bytes are the locks; nothing is ever written to it. Closed with its last lock."""
+
+    __slots__ = ("__weakref__", "number")
+
+    def __init__(self) -> None:
+        if sys.platform == "linux":
+            self.number = os.memfd_create("gw-locks")
+        else:
+            self.number, path = tempfile.mkstemp()
+            os.unlink(path)
+        weakref.finalize(self, os.close, self.number)
+
+    def fileno(self) -> int:
+        """For `lockf`."""
+        return self.number
+
+
 class _RecordLock:
     """One byte of the lock file, held by one thread of one process."""
 
-    __slots__ = ("_file", "_offset", "_threads")
+    __slots__ = ("_file", "_number", "_offset", "_threads")
 
-    def __init__(self, file: int, offset: int) -> None:
-        self._file = file
+    def __init__(self, file: _LockFile, offset: int) -> None:
+        self._file = file  # stays open while there is a lock in it
+        self._number = file.number
         self._offset = offset
         self._threads = threading.Lock()  # record locks do not tell the threads of a process apart
 
     def __enter__(self) -> None:
         self._threads.acquire()
         try:
-            lockf(self._file, LOCK_EX, 1, self._offset)
+            lockf(self._number, LOCK_EX, 1, self._offset)
         except BaseException:
             self._threads.release()
             raise
 
     def __exit__(self, *exception: object) -> None:
-        lockf(self._file, LOCK_UN, 1, self._offset)
+        lockf(self._number, LOCK_UN, 1, self._offset)
         self._threads.release()
 
 
@@ -246,7 +264,7 @@ class _Directory:
     the name, then the rows. Moving the end is what makes a record exist, so a half-written one never does.
     """
 
-    __slots__ = ("_bytes", "_entries", "_floats", "_lock", "_read", "_rows", "_words")
+    __slots__ = ("_bytes", "_entries", "_floats", "_lock", "_places", "_read", "_rows", "_words")
 
     def __init__(self, memory: memoryview[int], lock: _RecordLock, rows: int) -> None:
         self._bytes = memory
@@ -256,14 +274,15 @@ class _Directory:
         self._rows = rows
         self._read = 1
         self._entries: dict[tuple[Kind, str], list[memoryview[float]]] = {}
+        self._places: dict[tuple[Kind, str], int] = {}  # how many were made before it
 
     def find(self, kind: Kind, name: str, count: int) -> tuple[int, list[memoryview[float]]]:
         """The rows of that name, made if nobody has yet, and a number that is theirs alone."""
         with self._lock:
             if (kind, name) not in self.entries():
                 self._append(kind, name, count)
-        index = list(self.entries()).index((kind, name))
-        return index, self._entries[kind, name]
+            rows = self.entries()[kind, name]
+        return self._places[kind, name], rows
 
     def entries(self) -> dict[tuple[Kind, str], list[memoryview[float]]]:
         """Everything that anybody has made so far, oldest first."""
@@ -277,6 +296,7 @@ class _Directory:
             self._entries[kind, name] = [
                 self._floats[first + row * count : first + (row + 1) * count] for row in range(rows)
             ]
+            self._places[_KINDS[words[at + 1]], name] = len(self._places)
             self._read = at + words[at]
         return self._entries
 
@@ -298,12 +318,3 @@ def _zeros(count: int) -> memoryview[float]:
 
 def _refuse(kind: Kind, name: str, found: int, wanted: int) -> NoReturn:
     raise ValueError(f"{kind} {name!r} has {found} values, not {wanted}: two parts use one name")
-
-
-def _lock_file() -> int:
-    """A file without a name, whose bytes are the locks; nothing is ever written to it."""
-    if sys.platform == "linux":
-        return os.memfd_create("gw-locks")
-    number, path = tempfile.mkstemp()
-    os.unlink(path)
-    return number

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -19,15 +19,29 @@ ENTRIES = 20_000  # tool calls kept at most
 CAPACITY = 64 * 1024 * 1024  # bytes kept at most; a turn of thinking is some kilobytes
 TTL = 6 * 3600.0  # seconds; a tool loop lasts minutes, an agent's pause hours
 
+Messages = Sequence[Mapping[str, Any]]
+
+
+class Row(NamedTuple):
+    """What is kept under one tool call id; `expires` in Unix seconds, `content` is JSON."""
+
+    scope: str
+    call_id: str
+    expires: float
+    content: bytes
+
 
 class SignatureStore(Protocol):
-    """Where signed blocks wait for the next turn: this process, or later a file that all workers share."""
+    """Where signed blocks wait for the next turn. `find` is asked after `recall`, and never waits."""
 
     def keep(self, scope: str, call_ids: Iterable[str], blocks: Any, /) -> None:
         """Remember `blocks` (anything JSON can write) under each of these tool call ids."""
 
     def find(self, scope: str, call_id: str, /) -> Any:
         """The blocks kept under a tool call id, a fresh copy; None where there are none (any more)."""
+
+    async def recall(self, scope: str, messages: Messages, /) -> None:
+        """Bring to hand what is kept elsewhere under the tool calls of a conversation."""
 
 
 class MemorySignatures:
@@ -60,13 +74,15 @@ class MemorySignatures:
 
     def keep(self, scope: str, call_ids: Iterable[str], blocks: Any, /) -> None:
         """Remember `blocks` under each id; a later value replaces an earlier one."""
-        content = orjson.dumps(blocks)
-        expires = self._clock() + self._ttl
+        self.hold(scope, call_ids, orjson.dumps(blocks), self._ttl)
+
+    def hold(self, scope: str, call_ids: Iterable[str], content: bytes, ttl: float) -> None:
+        """The same for JSON, with the seconds that it is kept; b"" remembers that there is nothing."""
+        now = self._clock()
         for call_id in call_ids:
             self._forget((scope, call_id))
-            self._entries[scope, call_id] = (expires, content)
+            self._entries[scope, call_id] = (now + ttl, content)
             self._held += len(content)
-        now = self._clock()
         while self._entries:
             oldest = next(iter(self._entries))
             is_over = len(self._entries) > self._limit or self._held > self._capacity
@@ -83,7 +99,21 @@ class MemorySignatures:
         if expires <= self._clock():
             self._forget((scope, call_id))
             return None
-        return orjson.loads(content)
+        return orjson.loads(content) if content else None
+
+    async def recall(self, scope: str, messages: Messages, /) -> None:
+        """Nothing to do: all is at hand."""
+
+    def unknown(self, scope: str, messages: Messages) -> list[str]:
+        """The ids of a conversation's tool calls of which neither something nor nothing is remembered."""
+        entries = self._entries
+        found = []
+        for message in messages:
+            for call in message.get("tool_calls") or ():
+                call_id = call.get("id")
+                if isinstance(call_id, str) and (scope, call_id) not in entries:
+                    found.append(call_id)
+        return found
 
     def _forget(self, key: tuple[str, str]) -> None:
         entry = self._entries.pop(key, None)

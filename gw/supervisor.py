@@ -2,37 +2,40 @@
 
 With `workers = 1` the process serves itself. With more, a supervisor makes the sockets (SO_REUSEPORT on Linux, one
 shared socket elsewhere) and the shared memory, forks the workers, and replaces one that dies: its socket stays open
-meanwhile, so that nobody is refused. SIGTERM and SIGINT drain; the second one ends at once.
+meanwhile, so that nobody is refused. SIGTERM and SIGINT drain; the second one ends at once. SIGHUP reads the
+configuration again, and then every worker takes the new one or none does.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import errno
-import gc
 import logging
 import os
 import resource
+import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 
-import uvloop
-
-from gw.banner import banner
-from gw.config import Config, build
+from gw.banner import announce
+from gw.config import Config, again, look_again
+from gw.config_file import Files
 from gw.errors import ConfigError
-from gw.gateway import GatewayServer
-from gw.shared import ForkShared, LocalShared, Shared
+from gw.known_secrets import ScrubbedFormatter
+from gw.line import Line
+from gw.listening import cannot_listen, listening_sockets
+from gw.reload import Terminal, export, held_to, set_level, tell_refused, tell_reloaded
+from gw.shared import ForkShared, LocalShared
+from gw.worker import run_worker
 
 logger = logging.getLogger("gw.supervisor")
 
 RESTART_PAUSE = 1.0  # seconds between two starts of the same worker: a fault at start must not burn a core
 MAX_DESCRIPTORS = 65_536  # two for each connection, and room
-ABANDONED = 3  # exit status of a worker that was told twice to stop
+PREPARING = 60.0  # seconds that the workers may take to get a new configuration ready
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 def serve(config: Config) -> int:
@@ -42,74 +45,32 @@ def serve(config: Config) -> int:
     try:
         sockets = listening_sockets(config.server.host, config.server.port, config.server.workers)
     except OSError as error:
-        print(_cannot_listen(config, error), file=sys.stderr)
+        print(cannot_listen(config, error), file=sys.stderr)
         return 1
-    port = sockets[0].getsockname()[1]
     try:
         if config.server.workers == 1:
-            return _run_worker(config, LocalShared(), sockets[0], _announce)
-        return _Supervisor(config, sockets, port).run()
+            return run_worker(config, LocalShared(), sockets[0])
+        return _Supervisor(config, sockets).run()
     finally:
         for sock in sockets:
             sock.close()
+        _let_go_of_output()
 
 
-def _announce(server: GatewayServer) -> None:
-    print(banner(server.config, server.backends, server.port), flush=True)
-
-
-def listening_sockets(host: str, port: int, workers: int) -> list[socket.socket]:
-    """One bound socket per worker, all on one port. OSError where the port is taken (by another gw too)."""
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    spread = workers > 1 and sys.platform == "linux"
-    if spread and port:
-        # With SO_REUSEPORT two gateways could share a port unnoticed: a plain bind tells whether it is free.
-        _bound(family, address, reuse_port=False).close()
-    first = _bound(family, address, reuse_port=spread)
-    if not spread:
-        return [first] * workers
-    return [first, *(_bound(family, first.getsockname(), reuse_port=True) for _ in range(workers - 1))]
-
-
-def _bound(family: int, address: tuple[object, ...], *, reuse_port: bool) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(address)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _cannot_listen(config: Config, error: OSError) -> str:
-    where = f"{config.server.host}:{config.server.port}"
-    if error.errno == errno.EADDRINUSE:
-        return f"gw: {where} is taken: stop what listens there, or choose another port with --port"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"gw: {where} is not allowed for this user: choose a port above 1023 with --port"
-    return f"gw: cannot listen on {where}: {error.strerror or error}; check server.host and server.port"
+def _let_go_of_output() -> None:
+    """Write what is left; where nobody reads any more (the terminal is closed), that is no failure of ours."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _set_up_logging(config: Config) -> None:
-    logging.basicConfig(
-        level=getattr(logging, "WARNING" if config.server.log_level == "warn" else config.server.log_level.upper()),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-
-
-def _settle_garbage() -> None:
-    """What was made at the start stays: it need not be searched for cycles again, and the rest less often.
-
-    With the defaults the collector took 6 % of the loop's time under load.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(ScrubbedFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
+    set_level(config)
 
 
 def _raise_descriptor_limit() -> None:
@@ -120,121 +81,124 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
-def _run_worker(
-    config: Config,
-    shared: Shared,
-    sock: socket.socket,
-    started: Callable[[GatewayServer], None],
-    lifeline: int | None = None,
-) -> int:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_work(config, shared, sock, started, lifeline))
+class _Worker:
+    """One child: where it stands, how it is spoken to, and how far it is."""
+
+    def __init__(self, slot: int, process: int, line: Line) -> None:
+        self.slot = slot
+        self.process = process
+        self.line = line
+        self.has_started = False
 
 
-async def _work(
-    config: Config, shared: Shared, sock: socket.socket, started: Callable[[GatewayServer], None], lifeline: int | None
-) -> int:
-    """One worker's life: start, serve, drain at the first signal, give up at the second.
+class _Reload:
+    """A configuration on its way into all workers: `waiting` are those that have not got it ready yet."""
 
-    `lifeline` is a pipe that the supervisor holds open: its end is the supervisor's, and so the worker's.
-    """
-    loop = asyncio.get_running_loop()
-    stop, abandon = asyncio.Event(), asyncio.Event()
-
-    def stop_or_abandon() -> None:
-        (abandon if stop.is_set() else stop).set()
-
-    def supervisor_gone(lifeline: int) -> None:
-        loop.remove_reader(lifeline)
-        stop.set()
-
-    loop.add_signal_handler(signal.SIGTERM, stop_or_abandon)
-    if lifeline is None:
-        loop.add_signal_handler(signal.SIGINT, stop_or_abandon)
-    else:
-        loop.add_reader(lifeline, supervisor_gone, lifeline)
-    server = GatewayServer(config, shared=shared)
-    try:
-        await server.start(sock=sock)
-    except ConfigError as error:
-        print("\n".join(f"gw: {problem}" for problem in error.problems), file=sys.stderr)
-        return 1
-    _settle_garbage()
-    started(server)
-    await stop.wait()
-    closing = asyncio.ensure_future(server.close())
-    giving_up = asyncio.ensure_future(abandon.wait())
-    await asyncio.wait({closing, giving_up}, return_when=asyncio.FIRST_COMPLETED)
-    giving_up.cancel()
-    if not closing.done():
-        # Told twice: what is in flight is dropped, what was recorded is still written.
-        await server.close(grace=0)
-        closing.cancel()
-        await asyncio.gather(closing, return_exceptions=True)
-        return ABANDONED
-    await closing
-    return 0
+    def __init__(self, number: int, config: Config, told: list[str], waiting: Iterable[_Worker]) -> None:
+        self.number = number
+        self.config = config
+        self.told = told
+        self.waiting = set(waiting)
+        self.until = time.monotonic() + PREPARING
 
 
 class _Supervisor:
     """The parent of several workers: it serves nothing itself."""
 
-    def __init__(self, config: Config, sockets: list[socket.socket], port: int) -> None:
+    def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
         self._config = config
         self._sockets = sockets
-        self._port = port
+        self._terminal = Terminal()
         self._shared = ForkShared(workers=config.server.workers)
-        self._workers: dict[int, int] = {}  # process id -> slot
+        self._workers: dict[int, _Worker] = {}  # by process id
+        self._due: dict[int, float] = {}  # when a slot's next worker may be started (monotonic seconds)
         self._started_at = [0.0] * config.server.workers
-        self._lifeline = os.pipe()
-        self._signals = 0
+        self._signals, self._wake = os.pipe()
+        self._is_stopping = False
+        self._is_announced = False
         self._failed_at_start = False
+        self._worst = 0  # status of those that were told to stop
+        self._reload: _Reload | None = None
+        self._reloads = 0
+        self._is_asked_again = False
 
     def run(self) -> int:
-        signal.signal(signal.SIGTERM, self._told)
-        signal.signal(signal.SIGINT, self._told)
-        ready_read, ready_write = os.pipe()
+        for end in (self._signals, self._wake):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        for number in _HANDLED:
+            signal.signal(number, lambda *_: None)  # its number is read from the pipe, where nothing else is under way
         for slot in range(self._config.server.workers):
-            self._fork(slot, ready_write)
-        os.close(ready_write)
-        if len(_read_exactly(ready_read, self._config.server.workers)) == self._config.server.workers:
-            print(banner(self._config, build(self._config).backends, self._port), flush=True)
-        else:
-            self._failed_at_start = True  # the worker said why
-            self._told(signal.SIGTERM, None)
-        os.close(ready_read)
-        status = self._watch()
-        return 1 if self._failed_at_start else status
+            self._fork(slot)
+        while self._workers or self._due:
+            self._turn()
+        return 1 if self._failed_at_start else self._worst
 
-    def _told(self, number: int, frame: object) -> None:
-        self._signals += 1
+    def _turn(self) -> None:
+        """Wait for whatever comes next, and see to it."""
+        lines = {worker.line.fileno(): worker for worker in self._workers.values() if not worker.line.is_over}
+        readable, _, _ = select.select([self._signals, *lines], [], [], self._patience())
+        for descriptor in readable:
+            if descriptor == self._signals:
+                for number in os.read(self._signals, 4096):
+                    self._told(number)
+            else:
+                self._hear(lines[descriptor])
+        now = time.monotonic()
+        if self._reload is not None and now >= self._reload.until:
+            self._give_up([f"{len(self._reload.waiting)} of the workers did not get ready in {PREPARING:g} s"])
+        for slot in [slot for slot, moment in self._due.items() if moment <= now]:
+            del self._due[slot]
+            self._fork(slot)
+
+    def _patience(self) -> float | None:
+        moments = [*self._due.values(), *([self._reload.until] if self._reload is not None else [])]
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
+
+    def _told(self, number: int) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._stop()
+        elif number == signal.SIGHUP:
+            self._look_again()
+        elif number == signal.SIGCHLD:
+            self._reap()
+
+    def _stop(self) -> None:
+        self._is_stopping = True
+        self._due.clear()
         for sock in self._sockets:
             sock.close()  # held open here, they would take connections that nobody reads
         for process in list(self._workers):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGTERM)
 
-    def _fork(self, slot: int, ready: int | None = None) -> None:
+    # --- workers -------------------------------------------------------------------------------------------------
+
+    def _fork(self, slot: int) -> None:
         # Signals wait until the child has its own handlers: a SIGTERM in between would be lost.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         self._started_at[slot] = time.monotonic()
+        ours, theirs = Line.pair()
         process = os.fork()
         if process:
-            self._workers[process] = slot
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
+            theirs.close()
+            self._workers[process] = _Worker(slot, process, ours)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
             return
         status = 1
         try:
+            signal.set_wakeup_fd(-1)
+            for end in (self._signals, self._wake):
+                os.close(end)
+            for line in (ours, *(worker.line for worker in self._workers.values())):
+                line.close()
             # Ctrl-C goes to the whole group of processes: a worker hears of it through the supervisor alone.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._shared.enter(slot)
-            lifeline, supervisors_end = self._lifeline
-            os.close(supervisors_end)
             for other in set(self._sockets) - {self._sockets[slot]}:
                 other.close()
-            status = _run_worker(
-                self._config, self._shared, self._sockets[slot], lambda _: self._child_ready(ready), lifeline
-            )
+            status = run_worker(self._config, self._shared, self._sockets[slot], theirs)
         except BaseException:
             logger.exception("worker %d failed", slot)
         finally:
@@ -242,37 +206,107 @@ class _Supervisor:
             sys.stderr.flush()
             os._exit(status)
 
-    @staticmethod
-    def _child_ready(ready: int | None) -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
-        if ready is not None:
-            os.write(ready, b".")
-            os.close(ready)
-
-    def _watch(self) -> int:
-        """Wait for workers; replace those that die unasked. Returns the worst status of those that were told."""
-        worst = 0
+    def _reap(self) -> None:
+        """See who has died; a worker that died unasked is replaced."""
         while self._workers:
-            process, raw = os.waitpid(-1, 0)
-            slot = self._workers.pop(process, None)
-            if slot is None:
+            process, raw = os.waitpid(-1, os.WNOHANG)
+            if not process:
+                return
+            worker = self._workers.pop(process, None)
+            if worker is None:
                 continue
-            self._shared.clear(slot)
+            worker.line.close()
+            self._shared.clear(worker.slot)
             status = os.waitstatus_to_exitcode(raw)
-            if self._signals:
-                worst = max(worst, abs(status))
+            if not self._is_announced and not self._is_stopping:
+                self._failed_at_start = True  # the worker said why
+                self._stop()
+            if self._is_stopping:
+                self._worst = max(self._worst, abs(status))
                 continue
-            logger.error("worker %d (process %d) died with status %d: it is replaced", slot, process, status)
-            pause = RESTART_PAUSE - (time.monotonic() - self._started_at[slot])
-            if pause > 0:
-                time.sleep(pause)
-            if not self._signals:
-                self._fork(slot)
-        return worst
+            self._replace(worker, status)
+
+    def _replace(self, worker: _Worker, status: int) -> None:
+        logger.error("worker %d (process %d) died with status %d: it is replaced", worker.slot, worker.process, status)
+        self._due[worker.slot] = max(time.monotonic(), self._started_at[worker.slot] + RESTART_PAUSE)
+        if self._reload is not None and worker in self._reload.waiting:
+            self._give_up([f"worker {worker.slot} died while it made the new configuration"])
+
+    def _hear(self, worker: _Worker) -> None:
+        for said in worker.line.receive():
+            if said["is"] == "started":
+                worker.has_started = True
+                if not self._is_announced and all(other.has_started for other in self._workers.values()):
+                    self._is_announced = True
+                    announce(said["banner"])
+            elif self._reload is not None and said["number"] == self._reload.number:
+                self._hear_of_reload(worker, said.get("problems"))
+
+    # --- another configuration -----------------------------------------------------------------------------------
+
+    def _look_again(self) -> None:
+        """Read the configuration; where it is right, have every worker make it."""
+        if self._terminal.is_gone:
+            self._stop()
+        if self._is_stopping or not self._is_announced:
+            return
+        if self._reload is not None:
+            self._is_asked_again = True
+            return
+        try:
+            files = look_again(self._config)
+            config, told = held_to(self._config, again(self._config, files))
+        except ConfigError as error:
+            tell_refused(error.problems)
+            self._say_refused(error.problems)
+            return
+        except Exception as error:
+            logger.exception("the configuration could not be read again")
+            self._say_refused([f"it could not be read: {type(error).__name__}"])
+            return
+        self._reloads += 1
+        self._reload = _Reload(self._reloads, config, told, self._workers.values())
+        for worker in list(self._reload.waiting):
+            self._say(worker, {"do": "prepare", "number": self._reloads, "files": _as_json(files)})
+
+    def _hear_of_reload(self, worker: _Worker, problems: list[str] | None) -> None:
+        reload = self._reload
+        assert reload is not None, "only an answer to the reload under way comes here"
+        if problems is not None:
+            self._give_up(problems)
+            return
+        reload.waiting.discard(worker)
+        if not reload.waiting:
+            former, self._config, self._reload = self._config, reload.config, None
+            export(reload.config, former)
+            for other in self._workers.values():
+                self._say(other, {"do": "take over", "number": reload.number})
+            set_level(self._config)
+            tell_reloaded(former, self._config, reload.told)
+            self._next_reload()
+
+    def _give_up(self, problems: list[str]) -> None:
+        """None takes it."""
+        self._reload = None
+        tell_refused(problems)
+        self._say_refused(problems)
+        self._next_reload()
+
+    def _say_refused(self, problems: list[str]) -> None:
+        for worker in self._workers.values():
+            self._say(worker, {"do": "stay", "problems": problems})
+
+    def _next_reload(self) -> None:
+        if self._is_asked_again:
+            self._is_asked_again = False
+            self._look_again()
+
+    @staticmethod
+    def _say(worker: _Worker, message: dict[str, object]) -> None:
+        with contextlib.suppress(OSError):  # it is dead or hangs: its end, or the deadline, tells
+            worker.line.send(message)
 
 
-def _read_exactly(descriptor: int, count: int) -> bytes:
-    data = b""
-    while len(data) < count and (more := os.read(descriptor, count - len(data))):
-        data += more
-    return data
+def _as_json(files: Files) -> dict[str, object]:
+    path = None if files.path is None else str(files.path)
+    return {"path": path, "text": files.text, "variables": dict(files.variables)}

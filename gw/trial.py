@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from gw.adapter import Codec, WireBody
+from gw.adapter import Codec, WireBody, WireRequest
 from gw.backend import Backend
 from gw.document import Chunk
 from gw.errors import ClientGone, UpstreamProtocolError
@@ -27,13 +27,14 @@ def not_understood(backend: Backend, error: Exception) -> UpstreamProtocolError:
 class Trial:
     """An attempt's bookkeeping: in flight from here on, until `end` is called for the first time."""
 
-    __slots__ = ("_backend", "_clock", "attempt", "is_over")
+    __slots__ = ("_backend", "_clock", "attempt", "is_over", "wire")
 
     def __init__(self, backend: Backend, attempt: Attempt, clock: Callable[[], float]) -> None:
         self._backend = backend
         self._clock = clock
         self.attempt = attempt
         self.is_over = False
+        self.wire: WireRequest | None = None  # what goes to the provider, where it goes over HTTP
         backend.health.in_flight += 1
 
     def has_content(self) -> None:
@@ -51,6 +52,8 @@ class Trial:
             backend.places.leave()
         attempt.ended = self._clock()
         attempt.error = error
+        if error is not None and self.wire is not None:
+            attempt.is_sent = self.wire.is_sent
         summary = attempt.summary
         if summary.cost_usd is None and (error is None or summary.usage is not None):
             priced = backend.cost_of(summary.usage, attempt.model)

@@ -98,3 +98,8 @@ _VARIABLES: tuple[tuple[str, tuple[str, ...], Callable[[str], Any]], ...] = (
     ("GATEWAY_CORS_CREDENTIALS", ("middleware", "cors", "credentials"), _bool),
     ("GATEWAY_TIMEOUT", ("timeout",), _milliseconds),
 )
+
+
+def known_variables() -> set[str]:
+    """The names of all of them."""
+    return {name for name, _, _ in _VARIABLES}

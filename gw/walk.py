@@ -12,7 +12,7 @@ from gw.deadline import Deadline, DeadlinePassed
 from gw.document import Document
 from gw.errors import GatewayError, RateLimited, Unavailable
 from gw.latency import Latency
-from gw.message import Candidate, Request, Response
+from gw.message import Attempt, Candidate, Request, Response
 from gw.pipeline import Handler
 
 Latencies = defaultdict[tuple[str, bool], Latency]
@@ -22,7 +22,18 @@ Latencies = defaultdict[tuple[str, bool], Latency]
 class Walk:
     """The candidates of one request, and how those that were asked have failed."""
 
-    __slots__ = ("_latencies", "_raw", "_too_short", "call_next", "candidates", "deadline", "failures", "request")
+    __slots__ = (
+        "_latencies",
+        "_raw",
+        "_too_short",
+        "call_next",
+        "candidates",
+        "deadline",
+        "failures",
+        "judged",
+        "request",
+        "rivals",
+    )
 
     def __init__(self, request: Request, call_next: Handler, deadline: Deadline | None, latencies: Latencies) -> None:
         # Layers below may change the body in place; every try begins with what came in here.
@@ -33,7 +44,9 @@ class Walk:
         self.candidates = request.candidates
         self.deadline = deadline
         self.failures: list[GatewayError] = []
+        self.judged: Attempt | None = None  # the breaker knows already how its stream broke
         self.request = request
+        self.rivals: list[Backend] = []  # were asked beside another one, and failed
 
     def attempt(self, candidate: Candidate) -> Request:
         """The request as one candidate is asked it."""
@@ -83,9 +96,9 @@ class Walk:
                 attempt.error = error
             raise
 
-    def has_time(self, pause: float) -> bool:
-        """Whether something can come of a try after this pause."""
-        return self.deadline is None or self.deadline.left > pause
+    def has_time(self, backend: Backend, pause: float = 0.0) -> bool:
+        """Whether a try after this pause could finish."""
+        return self.deadline is None or self.deadline.left > pause + self.latency(backend).fastest
 
     def out_of_time(self) -> DeadlinePassed:
         """The failure of an attempt that is not begun."""
@@ -102,7 +115,7 @@ class Walk:
             return failures[-1]
         limited = [failure for failure in failures if failure.fault in ("rate_limit", "quota")]
         if limited and len(limited) == len(failures):
-            if len(self.candidates) == 1:
+            if len(self.candidates) == 1 or all(failure.fault == "quota" for failure in limited):
                 return limited[-1]
             waits = [failure.retry_after for failure in limited if failure.retry_after is not None]
             return RateLimited(

@@ -13,7 +13,7 @@ import hmac
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -96,11 +96,11 @@ class Auth:
         """Whether anybody who can connect is served: no key is configured."""
         return not self._keys
 
-    async def __call__(self, request: Request, call_next: Handler, /) -> Response:
+    def __call__(self, request: Request, call_next: Handler, /) -> Awaitable[Response]:
         if not self._keys:
             if self.mode != "off":
                 _check_local(request)
-            return await call_next(request)
+            return call_next(request)
         principal = self._identify(request)
         if principal is None:
             if request.operation != "health":
@@ -109,9 +109,9 @@ class Auth:
                     headers={"WWW-Authenticate": "Bearer"},
                 )
             request.exchange.attributes["gw.public"] = True
-            return await call_next(request)
+            return call_next(request)
         request.exchange.principal = principal
-        return await call_next(request.replace(principal=principal))
+        return call_next(request.replace(principal=principal))
 
     def _identify(self, request: Request) -> Principal | None:
         digest = hashlib.sha256(_token(request)).digest()
@@ -171,15 +171,24 @@ def _end(expires: date | None) -> float:
     return (datetime(expires.year, expires.month, expires.day, tzinfo=UTC) + timedelta(days=1)).timestamp()
 
 
+_KEY_FIELDS = frozenset((b"authorization", b"x-api-key", b"api-key"))
+
+
 def _token(request: Request) -> bytes:
-    """The key that was sent, empty where none was: a bearer token (RFC 6750), else Anthropic's or Azure's header."""
-    found = b""
+    """The key that was sent, empty where none was: a bearer token (RFC 6750), else Anthropic's or Azure's header.
+
+    A field that is there twice names nobody: a proxy in front may have looked at the other one.
+    """
+    found: dict[bytes, bytes] = {}
     for name, value in request.headers.pairs:
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return value[7:].strip()
-        if name == b"x-api-key" or (name == b"api-key" and not found):
-            found = value.strip()
-    return found
+        if name in _KEY_FIELDS:
+            if name in found:
+                return b""
+            found[name] = value
+    bearer = found.get(b"authorization", b"")
+    if bearer[:7].lower() == b"bearer ":
+        return bearer[7:].strip()
+    return (found.get(b"x-api-key") or found.get(b"api-key") or b"").strip()
 
 
 # --- local safety -----------------------------------------------------------------------------------------------

@@ -63,12 +63,16 @@ class Route:
         self._sessions = sessions
 
     async def __call__(self, request: Request, call_next: Handler) -> Response:
-        if self._sessions is not None:
-            request = await self._sessions.enter(request)
-        decision = self.router.decide(request)
-        candidates = decision.candidates
-        if self._sessions is not None:
-            candidates = Sessions.prefer(request, candidates, lambda named: self.router.decide(named).candidates)
+        sessions = self._sessions
+        if sessions is not None and not sessions.begin(request):
+            request = await sessions.enter(request)
+            decision = self.router.decide(request)
+            candidates = sessions.prefer(
+                request, decision.candidates, lambda named: self.router.decide(named).candidates
+            )
+        else:
+            decision = self.router.decide(request)
+            candidates = decision.candidates
         if decision.degraded:
             request.exchange.degraded = True
         if decision.drops_tools:
@@ -82,10 +86,8 @@ class Route:
         return await self._untooled(request, decision, call_next)
 
     async def enter(self, request: Request) -> Request:
-        """The request with what its session has said before, to explain it; `ended` must follow, as for any other."""
-        if self._sessions is None or request.exchange.session_id is None:
-            return request
-        return await self._sessions.enter(request)
+        """The request with what its session has said before, to explain it: nothing is begun."""
+        return request if self._sessions is None else await self._sessions.seen(request)
 
     async def _untooled(self, request: Request, decision: Decision, call_next: Handler) -> Response:
         """Nobody who has the tools answered: somebody who has none does, if the operator prefers that."""

@@ -9,13 +9,14 @@ failure to the layers above. Each try is recorded in the exchange.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from gw.adapter import Codec, WireHandler, WireRequest, WireResponse
 from gw.backend import Backend
 from gw.document import Completion
-from gw.errors import InvalidRequest, Unavailable, UpstreamError
-from gw.message import Attempt, Candidate, Loss, Request, Response
+from gw.errors import UpstreamError
+from gw.losses import judge, told
+from gw.message import Attempt, Candidate, Request, Response
 from gw.places import Places
 from gw.provider_limits import heed
 from gw.secret import Secret
@@ -72,7 +73,7 @@ class Translate:
                 ready = await prepare(ready)
             try:
                 codec = adapter.open(ready)
-                wire = codec.wire
+                wire = trial.wire = codec.wire
                 _note(request, backend, codec, trial.attempt)
                 reply = await call_next(wire)
                 trial.attempt.status = reply.status
@@ -83,7 +84,7 @@ class Translate:
                     await content.begin()  # what its first events say of the key counts, too
                 else:
                     content = await _read_whole(wire, backend, codec, reply)
-                return Response(content, headers=_told(codec.losses), summary=codec.summary)
+                return Response(content, headers=told(codec.losses) if codec.losses else None, summary=codec.summary)
             except UpstreamError as error:
                 backend.judge_key(ready.candidate.key, error)
                 # A token may be revoked before it expires: one fresh one is asked for, once.
@@ -102,7 +103,7 @@ def _note(request: Request, backend: Backend, codec: Codec, attempt: Attempt) ->
     """Tell the attempt what its codec knows, and the wire request whose it is. Raises for what must not be lost."""
     attempt.summary, attempt.losses = codec.summary, codec.losses
     if codec.losses:
-        _judge_losses(backend, codec.losses)
+        judge(backend, codec.losses)
     wire = codec.wire
     wire.backend, wire.request_id, wire.timeouts = backend.name, request.id, backend.timeouts
 
@@ -137,36 +138,3 @@ async def _read_whole(wire: WireRequest, backend: Backend, codec: Codec, reply: 
         return codec.complete(content)
     except MALFORMED as error:
         raise not_understood(backend, error) from error
-
-
-def _judge_losses(backend: Backend, losses: Sequence[Loss]) -> None:
-    if backend.on_loss == "allow":
-        return
-    first = losses[0]
-    message = f'backend "{backend.name}" cannot carry {first.pointer} ({first.kind}): {first.detail or "not supported"}'
-    if backend.on_loss == "reroute":
-        raise Unavailable(message, status=400, type="invalid_request_error", code="unsupported_parameter")
-    raise InvalidRequest(message, code="unsupported_parameter", param=first.pointer)
-
-
-def _told(losses: Sequence[Loss]) -> dict[str, str] | None:
-    """The header fields that tell the client of losses."""
-    if not losses:
-        return None
-    told = {
-        "X-Gateway-Dropped": _pointers(losses, "dropped"),
-        "X-Gateway-Changed": _pointers(losses, "changed", "emulated"),
-    }
-    return {name: value for name, value in told.items() if value}
-
-
-def _pointers(losses: Sequence[Loss], *kinds: str) -> str:
-    """JSON pointers for a header: at most 2 KB, then a count. Field names are the client's, so they
-    are written in visible ASCII only."""
-    pointers = [
-        loss.pointer.encode("ascii", "backslashreplace").decode().replace(",", "%2C").replace(" ", "%20")
-        for loss in losses
-        if loss.kind in kinds
-    ]
-    text = ", ".join("".join(c if " " <= c <= "~" else "?" for c in pointer) for pointer in pointers)
-    return text if len(text) <= 2048 else f"{len(pointers)} fields"

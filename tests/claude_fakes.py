@@ -9,31 +9,41 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 
-from gw.upstream.descendants import descendants
+from gw.upstream.descendants import LISTED, descendants
 from tests.running import Running, settings
 
+# Not one client for each call: reading the system's certificates costs 70 ms. Nothing is kept open.
+WEB = httpx.Client(verify=False, trust_env=False, timeout=20, limits=httpx.Limits(max_keepalive_connections=0))
 FAKE = Path(__file__).with_name("fake_claude.py")
 
 
 class FakeClaude:
-    """The fake program in a folder of its own. `modes`: what the first, second, ... turn does."""
+    """The fake program in a folder of its own. `modes`: what the first, second, ... turn does; mute: nothing."""
 
-    def __init__(self, folder: Path, *modes: str, version: str = "2.1.330") -> None:
+    def __init__(
+        self, folder: Path, *modes: str, version: str = "2.1.330", is_mute: bool = False, has_word: bool = False
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self.command = folder / "claude"
-        self.command.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {FAKE} "$@"\n')
-        self.command.chmod(0o755)
         self._plan = folder / "plan.json"
+        # Its environment is built from nothing: it cannot be told by a variable of the test's.
+        run = f'FAKE_CLAUDE="{self._plan}" exec {sys.executable} -S -E {FAKE} "$@"'
+        self.command.write_text(f"#!/bin/sh\n{run}\n")
+        self.command.chmod(0o755)
         self._log = folder / "log"
         self._log.touch()
-        self._plan.write_bytes(orjson.dumps({"modes": modes or ("answer",), "log": str(self._log), "version": version}))
+        self.word = folder / "word"  # make it, and a process that waits for it (`has_word`) goes on
+        plan = {"modes": modes or ("answer",), "log": str(self._log), "version": version, "is_mute": is_mute}
+        plan |= {"word": str(self.word)} if has_word else {}
+        self._plan.write_bytes(orjson.dumps(plan))
 
     def table(self, **options: Any) -> dict[str, Any]:
         """`[backends.NAME]`, without spares and warm processes where nothing else is said."""
         table: dict[str, Any] = {"adapter": "claude-cli", "command": str(self.command), "min_idle": 0, "max_warm": 0}
-        return table | options | {"env": {"FAKE_CLAUDE": str(self._plan)} | options.get("env", {})}
+        return table | options
 
     @property
     def entries(self) -> list[dict[str, Any]]:
@@ -62,17 +72,10 @@ class FakeClaude:
     def living(self) -> list[int]:
         """Its processes, and what they started, that still live."""
         pids = {entry["pid"] for entry in self.entries} | {e["grandchild"] for e in self.entries if "grandchild" in e}
-        found = set()
+        found: set[int] = set()
         for entry in self.starts:
-            found.update(descendants(entry["pid"], entry["env"]["GW_PROCESS"]))
-        return sorted(found | {pid for pid in pids if _lives(pid)})
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+            found.update(descendants(entry["pid"], entry["env"]["GW_PROCESS"], {}, LISTED, is_alive=False))
+        return sorted(found | (pids & set(LISTED(b""))))
 
 
 def start(gw: Running, folder: Path, fake: FakeClaude, more: dict[str, Any] | None = None, **options: Any) -> str:

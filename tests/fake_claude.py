@@ -77,6 +77,13 @@ def message(text: str, number: int = 1, stop: str = "end_turn", cut: bool = Fals
     event("message_stop")
 
 
+def wait_for_the_word() -> None:
+    """Until whoever reads has read so far, where the plan names a file that is made then."""
+    word = plan().get("word")
+    while word and not os.path.exists(word):
+        time.sleep(0.005)
+
+
 def argument(name: str) -> str | None:
     return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else None
 
@@ -115,6 +122,19 @@ def turn(asked: str) -> None:
     elif mode == "hang_after":
         message("half an", cut=True)
         time.sleep(600)
+    elif mode == "stoppable":
+        # Says half, and reads its stdin meanwhile: an interrupt ends the turn, and not the process.
+        if detail == "child":
+            record({"grandchild": subprocess.Popen(["sleep", "600"], start_new_session=True).pid})
+        message("half an", cut=True)
+        stop = json.loads(sys.stdin.readline())
+        record({"line": stop})
+        say(type="control_response", response={"subtype": "success", "request_id": stop["request_id"]})
+        head = {"id": f"msg_{os.getpid()}_{TURNS}_1", "model": "claude-fake-1"}
+        say(type="assistant", message={**head, "content": [{"type": "text", "text": "half an"}]})
+        say(type="user", message={"role": "user", "content": "[Request interrupted by user]"}, isSynthetic=True)
+        result(subtype="error_during_execution", is_error=True, terminal_reason="aborted_streaming")
+        HISTORY.append({"role": "assistant", "content": "half an"})
     elif mode == "ignore_term":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         message("half an", cut=True)
@@ -138,6 +158,7 @@ def turn(asked: str) -> None:
         sys.exit(1)
     elif mode == "die_after":
         message("half an", cut=True)
+        wait_for_the_word()
         os.kill(os.getpid(), signal.SIGKILL)
     elif mode == "error":
         status, _, text = detail.partition(" ")
@@ -163,6 +184,7 @@ def turn(asked: str) -> None:
         result(result="It says hello.", num_turns=2)
     elif mode == "reconnect":
         message("half an", cut=True)
+        wait_for_the_word()
         say(type="system", subtype="api_retry", attempt=1)
         message("another whole answer", 2)
         result(result="another whole answer")
@@ -207,6 +229,8 @@ def main() -> None:
     while raw := sys.stdin.readline():
         line = json.loads(raw)
         record({"line": line})
+        if plan().get("is_mute"):
+            continue
         if line["type"] == "control_request":
             request = line["request"]
             answer: dict[str, Any] = {"version": VERSION} if request["subtype"] == "get_binary_version" else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
@@ -12,7 +13,7 @@ from gw.errors import UpstreamError, can_retry
 from gw.message import Headers
 from gw.signatures import MemorySignatures
 from tests.anthropic_fakes import codec_of, request_of, user
-from tests.recordings import read_chunks
+from tests.recordings import read_chunks, read_completion
 
 THOUGHTS = [{"type": "thinking", "thinking": f"Hm {at}.", "signature": f"sig-{at}"} for at in range(3)]
 TEXT = {"type": "text", "text": "Let me see."}
@@ -128,9 +129,13 @@ def test_a_413_of_a_request_that_is_too_large_stays_one() -> None:
 
 
 def test_a_paused_turn_says_that_there_is_more_to_come() -> None:
-    body = {"type": "message", "content": [TEXT], "stop_reason": "pause_turn", "usage": USAGE}
-    choice = codec_of().complete(orjson.dumps(body)).peek()["choices"][0]
+    body = orjson.dumps({"type": "message", "content": [TEXT], "stop_reason": "pause_turn", "usage": USAGE})
+    choice = codec_of().complete(body).peek()["choices"][0]
     assert (choice["finish_reason"], choice["native_finish_reason"]) == ("length", "pause_turn")
+    codec = codec_of({"messages": [user()], "stream": True})
+    chunks = [*codec.feed(body), *codec.finish()]
+    assert read_chunks([orjson.loads(chunk.raw) for chunk in chunks]).finish_reason == "length"
+    assert codec.summary.native_finish_reason == "pause_turn"
 
 
 def test_a_codec_is_done_at_message_stop_or_at_an_error() -> None:
@@ -149,3 +154,38 @@ def test_a_codec_is_done_at_message_stop_or_at_an_error() -> None:
     assert broken.is_done
     with pytest.raises(UpstreamError):
         broken.finish()
+
+
+# --- in one piece -------------------------------------------------------------------------------------------------
+
+CITED = {"type": "text", "text": "It is.", "citations": [{"url": "https://a.example/", "title": "A"}]}
+WHOLES = {
+    "a text": ([{"type": "text", "text": "Hello!"}], "end_turn"),
+    "a call": ([*THOUGHTS[:1], TEXT, CALL, OTHER], "tool_use"),
+    "a hidden thought": ([{"type": "redacted_thinking", "data": "x"}, TEXT], "max_tokens"),
+    "citations": ([TEXT, CITED], "stop_sequence"),
+    "nothing": ([], "refusal"),
+}
+
+
+@pytest.mark.parametrize("cut", [1, 7, 100_000])
+@pytest.mark.parametrize("name", WHOLES)
+def test_a_whole_message_in_reply_to_a_stream_request_becomes_a_stream_of_it(name: str, cut: int) -> None:
+    content, stop = WHOLES[name]
+    message = {"type": "message", "id": "m", "role": "assistant", "model": "c", "content": content}
+    raw = json.dumps(message | {"stop_reason": stop, "usage": USAGE}, indent=cut % 3).encode()
+    chat = {"messages": [user()], "tools": TOOLS}
+    whole, codec = codec_of(chat), codec_of(chat | {"stream": True})
+    chunks = [one for at in range(0, len(raw), cut) for one in codec.feed(raw[at : at + cut])]
+    chunks += codec.finish()
+    expected = read_completion(orjson.loads(whole.complete(raw).raw))
+    assert read_chunks([orjson.loads(chunk.raw) for chunk in chunks]) == expected
+    assert codec.summary == whole.summary
+
+
+def test_a_whole_message_that_was_cut_is_an_error() -> None:
+    codec = codec_of({"messages": [user()], "stream": True})
+    raw = orjson.dumps({"type": "message", "content": [TEXT], "stop_reason": "end_turn"})
+    with pytest.raises(UpstreamError, match="not JSON"):  # noqa: PT012 (whichever of the two finds it out)
+        codec.feed(raw[:-10])
+        codec.finish()

@@ -88,6 +88,11 @@ def test_what_is_not_json_is_invalid_json(gw: Running, http: httpx.Client, body:
         ({"stream_options": []}, "stream_options"),
         ({"session_id": "null"}, "session_id"),
         ({"backend": 5}, "backend"),
+        ({"model": ".."}, "model"),  # it would lead out of its place in a URL
+        ({"model": "a/."}, "model"),
+        ({"anthropic": 5}, "anthropic"),
+        ({"anthropic": {"betas": ["a\r\nX-Evil: 1"]}}, "anthropic.betas[0]"),  # it would become part of a header
+        ({"anthropic": {"betas": ["\u6a21"]}}, "anthropic.betas[0]"),
     ],
 )
 def test_a_wrong_field_is_named(gw: Running, http: httpx.Client, fields: dict[str, Any], param: str) -> None:

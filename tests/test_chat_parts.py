@@ -149,3 +149,14 @@ def test_an_answer_is_turned_back() -> None:
     message = called(("1", "a", "{}"))
     as_function_call(message)
     assert message == {"role": "assistant", "content": None, "function_call": {"name": "a", "arguments": "{}"}}
+
+
+def test_two_calls_of_one_turn_never_share_an_id() -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages: list[dict[str, Any]] = [
+        {"role": "assistant", "tool_calls": [call, call]},
+        {"role": "tool", "tool_call_id": "a", "content": "1"},
+    ]
+    with pytest.raises(InvalidRequest, match="the same id: Gemini pairs") as caught:
+        check_tool_results(messages, "Gemini")
+    assert caught.value.param == "messages[0].tool_calls"

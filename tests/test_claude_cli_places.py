@@ -10,18 +10,19 @@ import pytest
 from gw.adapters.claude_cli.places import Places
 from gw.errors import Unavailable
 from gw.shared import LocalShared, Rows
+from tests.fakes import FakeClock
 
 
 def test_the_longest_waiter_comes_first_and_who_leaves_the_queue_is_forgotten() -> None:
     async def scene() -> None:
         places = Places("cli", 1, 3)
-        await places.take(1)
+        held = await places.take(1)
         order: list[str] = []
 
         async def wait(name: str) -> None:
-            await places.take(5)
+            place = await places.take(5)
             order.append(name)
-            places.leave()
+            place.leave()
 
         first, gone, last = (asyncio.ensure_future(wait(name)) for name in ("first", "gone", "last"))
         await asyncio.sleep(0)
@@ -30,7 +31,7 @@ def test_the_longest_waiter_comes_first_and_who_leaves_the_queue_is_forgotten() 
             await places.take(5)
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
-        places.leave()
+        held.leave()
         await asyncio.gather(first, last)
         assert order == ["first", "last"]
         status = places.status()
@@ -42,10 +43,10 @@ def test_the_longest_waiter_comes_first_and_who_leaves_the_queue_is_forgotten() 
 def test_a_place_that_comes_in_the_moment_of_leaving_is_given_on() -> None:
     async def scene() -> None:
         places = Places("cli", 1, 3)
-        await places.take(1)
+        held = await places.take(1)
         one, two = asyncio.ensure_future(places.take(5)), asyncio.ensure_future(places.take(5))
         await asyncio.sleep(0)
-        places.leave()
+        held.leave()
         one.cancel()  # it has its place already, and does not know yet
         await asyncio.gather(one, return_exceptions=True)
         await asyncio.wait_for(two, 1)
@@ -79,14 +80,48 @@ def test_two_workers_have_one_limit_and_one_queue_and_wake_each_other() -> None:
         memory: dict[str, list[memoryview[float]]] = {}
         lock = threading.Lock()
         one, two = (Places("cli", 1, 1, shared=OneOf(memory, worker, lock)) for worker in (0, 1))
-        await one.take(1)
+        held = await one.take(1)
         waiting = asyncio.ensure_future(two.take(5))
         await asyncio.sleep(0)
         with pytest.raises(Unavailable, match="1 of 1 running, 1 of 1 waiting"):
             await one.take(1)
         assert one.status() == two.status()
-        one.leave(is_failed=True)
-        assert await waiting > 0
+        held.leave(is_failed=True)
+        assert (await waiting).waited > 0
         assert (two.status()["active"], two.status()["totalFailed"]) == (1, 1)
+
+    asyncio.run(scene())
+
+
+def test_the_longest_turn_is_told_over_all_workers() -> None:
+    async def scene() -> None:
+        memory: dict[str, list[memoryview[float]]] = {}
+        lock, clock = threading.Lock(), FakeClock()
+        one, two = (Places("cli", 3, 1, shared=OneOf(memory, worker, lock), clock=clock) for worker in (0, 1))
+        assert two.longest() == 0.0
+        first = await one.take(1)
+        clock.now += 5
+        second = await one.take(1)
+        third = await two.take(1)
+        clock.now += 2
+        assert one.longest() == two.longest() == 7.0
+        first.leave()
+        assert two.longest() == 2.0
+        second.leave()
+        third.leave()
+        assert one.longest() == 0.0
+
+    asyncio.run(scene())
+
+
+def test_a_place_that_was_taken_before_a_reload_is_missed_by_nobody_who_waits_behind_it() -> None:
+    async def scene() -> None:
+        shared = LocalShared()
+        before, after = (Places("cli", 1, 1, shared=shared) for _ in range(2))
+        held = await before.take(1)
+        waiting = asyncio.ensure_future(after.take(5))
+        await asyncio.sleep(0)
+        held.leave()
+        (await asyncio.wait_for(waiting, 2)).leave()
 
     asyncio.run(scene())

@@ -14,7 +14,7 @@ import openai
 import orjson
 import pytest
 
-from tests.claude_fakes import FakeClaude, start, until
+from tests.claude_fakes import WEB, FakeClaude, start, until
 from tests.fakes import answers, completion
 from tests.running import Running, running
 
@@ -32,7 +32,7 @@ def client_of(gw: Running, url: str) -> openai.OpenAI:
 
 
 def ask(url: str, **fields: Any) -> httpx.Response:
-    return httpx.post(f"{url}/v1/chat/completions", json={"messages": HI, "backend": "cli"} | fields, timeout=20)
+    return WEB.post(f"{url}/v1/chat/completions", json={"messages": HI, "backend": "cli"} | fields, timeout=20)
 
 
 @contextlib.contextmanager
@@ -51,7 +51,7 @@ def asking(url: str, times: int = 1) -> Iterator[None]:
 
 
 def pool_of(url: str) -> dict[str, Any]:
-    pool: dict[str, Any] = httpx.get(f"{url}/queue/status").json()["processPool"]
+    pool: dict[str, Any] = WEB.get(f"{url}/queue/status").json()["processPool"]
     return pool
 
 
@@ -212,7 +212,7 @@ def test_a_full_queue_is_503_at_once_with_document_as_words(gw: Running, tmp_pat
     with asking(url, times=2):
         pool = pool_of(url)
         answer = ask(url)
-        health = httpx.get(f"{url}/health").json()["routing"]
+        health = WEB.get(f"{url}/health").json()["routing"]
     figures = ("active", "queued", "maxConcurrent", "maxQueue", "utilization")
     assert [pool[name] for name in figures] == [1, 1, 1, 1, 1.0]
     assert answer.status_code == 503
@@ -239,6 +239,24 @@ def test_a_full_pool_falls_back_to_an_api_and_says_that_it_is_degraded(gw: Runni
         answer = ask(url, backend=None)
     assert answer.json()["choices"][0]["message"]["content"] == "from the API"
     assert answer.json()["degraded"] is True
+
+
+@pytest.mark.parametrize("drops", [True, False])
+def test_tools_of_a_full_pool_are_dropped_only_where_the_file_says_so(gw: Running, tmp_path: Path, drops: bool) -> None:
+    provider = gw.add_provider(answers(orjson.dumps(completion("from the API"))))
+    api = {"adapter": "openai", "base_url": f"{provider.url}/v1", "model": "gpt-4", "api_key": "sk-test-key"}
+    more = {"backends": {"api": api}, "middleware": {"fallback": {"retries": 0, "drop_tools": drops}}}
+    fake = FakeClaude(tmp_path / "claude", "hang")
+    url = start(gw, tmp_path, fake, more, max_concurrent=1, queue_size=0, timeout=8)
+    with asking(url):
+        answer = ask(url, backend=None, tools=["Read"], working_directory=str(tmp_path))
+    if drops:
+        assert answer.json()["choices"][0]["message"]["content"] == "from the API"
+        assert answer.json()["degraded"] is True
+        assert not {"tools", "working_directory"} & set(provider.asked[-1].json)
+    else:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "queue_full")
+        assert provider.asked == []
 
 
 def test_who_waits_gets_the_place_and_the_log_has_the_wait(gw: Running, tmp_path: Path) -> None:
@@ -272,6 +290,16 @@ def test_the_log_has_what_a_turn_cost_and_how_long_it_waited(gw: Running, tmp_pa
         row = database.execute(f"SELECT {names} FROM requests WHERE operation = 'chat'").fetchone()
     database.close()
     assert row == ("cli", "claude-cli", 0.25, "reported", 10, 3, 2, 0.0)
+
+
+def test_a_turn_that_failed_is_paid_for_all_the_same(gw: Running, tmp_path: Path) -> None:
+    fake = FakeClaude(tmp_path / "claude", "error:529 Overloaded")
+    assert ask(start(gw, tmp_path, fake)).status_code == 502
+    gw.run(gw.gateway.close(0))
+    with sqlite3.connect(tmp_path / "requests.db") as database:
+        row = database.execute("SELECT cost_usd, cost_source FROM requests WHERE operation = 'chat'").fetchone()
+    database.close()
+    assert row == (0.25, "reported")
 
 
 # --- failures ----------------------------------------------------------------------------------------------------
@@ -312,10 +340,18 @@ def test_a_failure_before_the_first_delta_is_a_status(
 
 @pytest.mark.parametrize("mode", ["die_after", "reconnect"])
 def test_a_failure_after_the_first_delta_ends_the_stream_in_an_error(gw: Running, tmp_path: Path, mode: str) -> None:
-    fake = FakeClaude(tmp_path / "claude", mode)
-    *chunks, last = events(start(gw, tmp_path, fake))
-    assert any(chunk["choices"][0]["delta"].get("content") for chunk in chunks)
-    assert last["error"]["type"] == "api_error"
+    fake = FakeClaude(tmp_path / "claude", mode, has_word=True)
+    url = start(gw, tmp_path, fake)
+    body = {"messages": HI, "backend": "cli", "stream": True}
+    lines = []
+    with WEB.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
+        for line in answer.iter_lines():
+            lines.append(line)
+            if '"an"' in line:
+                fake.word.touch()
+    assert lines[-2].startswith('data: {"error":'), "no [DONE], no finish"
+    assert '"type":"api_error"' in lines[-2]
+    assert not any('"finish_reason":"stop"' in line for line in lines)
 
 
 def test_a_turn_that_takes_too_long_is_a_504_and_its_process_is_gone(gw: Running, tmp_path: Path) -> None:
@@ -383,7 +419,7 @@ def test_a_program_that_is_too_old_is_refused_with_the_cure(gw: Running, tmp_pat
     answer = ask(url)
     assert answer.status_code == 503
     assert "2.1.248 or newer" in answer.json()["error"]["message"]
-    state = httpx.get(f"{url}/health").json()["backends"]["cli"]
+    state = WEB.get(f"{url}/health").json()["backends"]["cli"]
     assert state["ready"] is False
     assert "2.1.248 or newer" in state["problem"]
     assert fake.starts == []
@@ -405,7 +441,7 @@ def test_a_client_that_leaves_ends_its_process_and_frees_its_place(gw: Running, 
     fake = FakeClaude(tmp_path / "claude", mode, "answer")
     url = start(gw, tmp_path, fake, max_concurrent=1, queue_size=0)
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(
+        WEB.post(
             f"{url}/v1/chat/completions", json={"messages": HI, "backend": "cli", "stream": mode != "hang"}, timeout=0.5
         ).raise_for_status()
     until(lambda: pool_of(url)["active"] == 0)

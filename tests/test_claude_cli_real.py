@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from gw.adapters.claude_cli.program import find_program
-from tests.claude_fakes import until
+from tests.claude_fakes import WEB, until
 from tests.fakes import Asked
 from tests.running import Running, running, settings
 
@@ -30,29 +30,31 @@ def event(kind: str, **fields: Any) -> bytes:
     return f"event: {kind}\ndata: ".encode() + orjson.dumps({"type": kind, **fields}) + b"\n\n"
 
 
-def message(block: dict[str, Any], *deltas: dict[str, Any], stop: str = "end_turn") -> bytes:
-    """A Messages API stream with one content block."""
+def message(*parts: tuple[dict[str, Any], list[dict[str, Any]]], stop: str = "end_turn") -> bytes:
+    """A Messages API stream: content blocks, each with its deltas."""
     usage = {"input_tokens": 10, "cache_read_input_tokens": 5, "output_tokens": 1}
     head = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-mock", "content": []}
-    return b"".join(
-        [
-            event("message_start", message=head | {"stop_reason": None, "usage": usage}),
-            event("content_block_start", index=0, content_block=block),
-            *(event("content_block_delta", index=0, delta=delta) for delta in deltas),
-            event("content_block_stop", index=0),
-            event("message_delta", delta={"stop_reason": stop, "stop_sequence": None}, usage={"output_tokens": 4}),
-            event("message_stop"),
-        ]
+    events = [event("message_start", message=head | {"stop_reason": None, "usage": usage})]
+    for index, (block, deltas) in enumerate(parts):
+        events.append(event("content_block_start", index=index, content_block=block))
+        events += [event("content_block_delta", index=index, delta=delta) for delta in deltas]
+        events.append(event("content_block_stop", index=index))
+    events.append(
+        event("message_delta", delta={"stop_reason": stop, "stop_sequence": None}, usage={"output_tokens": 4})
     )
+    return b"".join([*events, event("message_stop")])
 
 
 def says(*texts: str) -> bytes:
-    return message({"type": "text", "text": ""}, *({"type": "text_delta", "text": text} for text in texts))
+    return message(({"type": "text", "text": ""}, [{"type": "text_delta", "text": text} for text in texts]))
 
 
-def calls(name: str, **arguments: Any) -> bytes:
-    delta = {"type": "input_json_delta", "partial_json": orjson.dumps(arguments).decode()}
-    return message({"type": "tool_use", "id": "toolu_1", "name": name, "input": {}}, delta, stop="tool_use")
+def calls(*tools: tuple[str, dict[str, Any]]) -> bytes:
+    parts = []
+    for number, (name, arguments) in enumerate(tools):
+        block = {"type": "tool_use", "id": f"toolu_{number}", "name": name, "input": {}}
+        parts.append((block, [{"type": "input_json_delta", "partial_json": orjson.dumps(arguments).decode()}]))
+    return message(*parts, stop="tool_use")
 
 
 class Anthropic:
@@ -60,13 +62,15 @@ class Anthropic:
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
-        self.read: str = ""  # the file that a "read" asks for
+        self.calls: list[tuple[str, dict[str, Any]]] = []  # what a prompt with "tool" in it makes the model do
+        self.headers: list[dict[str, str]] = []
 
     async def __call__(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
         if asked.method != "POST":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
             return
         self.bodies.append(asked.json)
+        self.headers.append(dict(asked.headers))
         text = last_text(asked.json)
         if "limit" in text:
             content = orjson.dumps({"type": "error", "error": {"type": "rate_limit_error", "message": "slow down"}})
@@ -79,9 +83,9 @@ class Anthropic:
             await self._write(writer, says("half")[:-200])
             await asyncio.Event().wait()
         elif results:
-            await self._write(writer, says(f"RESULT {results[-1]}"))
-        elif "read" in text:
-            await self._write(writer, calls("Read", file_path=self.read))
+            await self._write(writer, says("RESULT ", "\n".join(results)))
+        elif "tool" in text:
+            await self._write(writer, calls(*self.calls))
         else:
             await self._write(writer, says("Hello ", "from ", "the mock"))
         writer.write(b"0\r\n\r\n")
@@ -152,7 +156,7 @@ class Stage:
 
     def ask(self, text: str, **fields: Any) -> httpx.Response:
         body = {"messages": [{"role": "user", "content": text}], **fields}
-        return httpx.post(f"{self.url}/v1/chat/completions", json=body, timeout=40)
+        return WEB.post(f"{self.url}/v1/chat/completions", json=body, timeout=40)
 
     @property
     def body(self) -> dict[str, Any]:
@@ -221,7 +225,7 @@ def test_a_prompt_is_only_a_text(stage: Stage, tmp_path: Path) -> None:
     assert "canary-in-a-file" not in orjson.dumps(stage.body).decode()
 
 
-def test_read_works_inside_the_working_directory_and_nowhere_else(stage: Stage, tmp_path: Path) -> None:
+def test_read_and_glob_work_inside_the_working_directory_and_nowhere_else(stage: Stage, tmp_path: Path) -> None:
     project, outside = tmp_path / "project", tmp_path / "outside"
     project.mkdir()
     outside.mkdir()
@@ -229,14 +233,22 @@ def test_read_works_inside_the_working_directory_and_nowhere_else(stage: Stage, 
     (outside / "b.txt").write_text("outside-the-root")
     (project / "link.txt").symlink_to(outside / "b.txt")
     (project / "CONTEXT.md").write_text("canary of the context")
+    stage.anthropic.calls = [
+        ("Read", {"file_path": str(project / "a.txt")}),
+        ("Glob", {"pattern": "*.txt"}),
+        ("Read", {"file_path": str(outside / "b.txt")}),
+        ("Read", {"file_path": str(project / "link.txt")}),
+        ("Glob", {"pattern": "*.txt", "path": str(outside)}),
+    ]
     stage.start(roots=[str(project)])
-    for name, is_read in (("project/a.txt", True), ("outside/b.txt", False), ("project/link.txt", False)):
-        stage.anthropic.read = str(tmp_path / name)
-        answer = content_of(stage.ask("read it", tools=["Read"], working_directory=str(project)))
-        assert answer.startswith("RESULT")
-        assert ("the-root" in answer) is is_read, name
+    answer = content_of(stage.ask("use the tools", tools=["Read", "Glob"], working_directory=str(project)))
+    results = [text.strip('"') for text in answer.removeprefix("RESULT ").splitlines()]
+    assert len(results) == 5
+    assert any("inside-the-root" in text for text in results)
+    assert any(text.startswith(("a.txt", str(project / "a.txt"))) for text in results), "Glob found it"
+    assert not any("outside-the-root" in text or text.endswith("b.txt") for text in results)
     assert "canary of the context" in orjson.dumps(stage.body["system"]).decode()
-    assert {tool["name"] for tool in stage.body["tools"]} == {"Read"}
+    assert {tool["name"] for tool in stage.body["tools"]} == {"Read", "Glob"}
 
 
 def test_hooks_of_a_project_are_not_run(stage: Stage, tmp_path: Path) -> None:
@@ -246,9 +258,9 @@ def test_hooks_of_a_project_are_not_run(stage: Stage, tmp_path: Path) -> None:
     names = ("SessionStart", "UserPromptSubmit", "PreToolUse", "Stop")
     (project / ".claude" / "settings.json").write_bytes(orjson.dumps({"hooks": dict.fromkeys(names, hook)}))
     (project / "a.txt").write_text("x")
-    stage.anthropic.read = str(project / "a.txt")
+    stage.anthropic.calls = [("Read", {"file_path": str(project / "a.txt")})]
     stage.start(roots=[str(project)])
-    assert content_of(stage.ask("read it", tools=["Read"], working_directory=str(project))).startswith("RESULT")
+    assert content_of(stage.ask("use the tool", tools=["Read"], working_directory=str(project))).startswith("RESULT")
     assert not trace.exists()
 
 
@@ -265,13 +277,44 @@ def test_the_next_turn_of_a_conversation_goes_to_the_same_process(stage: Stage) 
     assert [text for text in texts if not text.startswith("<system-reminder>")] == ["I am Alice", said, "Who am I?"]
 
 
+def test_the_documents_session_goes_on_with_the_new_message_alone(stage: Stage) -> None:
+    stage.start(max_warm=1)
+    session = stage.ask("My name is Alice").json()["session_id"]
+    assert content_of(stage.ask("What is my name?", session_id=session)) == "Hello from the mock"
+    texts = [block["text"] for turn in stage.body["messages"] for block in blocks(turn) if "text" in block]
+    said = [text for text in texts if not text.startswith("<system-reminder>")]
+    assert said == ["My name is Alice", "Hello from the mock", "What is my name?"]
+
+
+def test_who_stops_an_answer_goes_on_from_it_in_the_same_process(stage: Stage) -> None:
+    url = stage.start(max_warm=1, headers={"X-Team": "search"})
+    body = {"messages": [{"role": "user", "content": "hang"}], "stream": True}
+    with WEB.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
+        next(line for line in answer.iter_lines() if '"half"' in line)
+    provider: Any = stage.gw.gateway.backends["cli"].provider
+    until(lambda: len(provider._pool._warm) == 1)
+    (worker,) = provider._pool._warm.values()
+    assert stage.provider.hangups == 1, "the provider is not made to go on"
+    going_on: list[Any] = [
+        {"role": "user", "content": "hang"},
+        {"role": "assistant", "content": "half"},
+        {"role": "user", "content": "go on"},
+    ]
+    answer = stage.ask("", messages=going_on)
+    assert content_of(answer) == "Hello from the mock"
+    assert list(provider._pool._warm.values()) == [worker]
+    assert last_text(stage.body) == "go on"
+    assert "half" in orjson.dumps(stage.body["messages"]).decode()
+    assert stage.anthropic.headers[-1]["x-team"] == "search"
+
+
 def test_a_client_that_leaves_ends_the_process(stage: Stage) -> None:
     url = stage.start()
     body = {"messages": [{"role": "user", "content": "hang"}], "stream": True}
-    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=20) as answer:
+    with WEB.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=20) as answer:
         next(answer.iter_lines())
     until(lambda: stage.provider.hangups == 1)
-    until(lambda: httpx.get(f"{url}/queue/status").json()["processPool"]["active"] == 0)
+    until(lambda: WEB.get(f"{url}/queue/status").json()["processPool"]["active"] == 0)
 
 
 def test_a_limit_of_the_provider_is_a_429(stage: Stage) -> None:
@@ -284,9 +327,9 @@ def test_a_conversation_in_a_folder_is_resumed_with_what_its_tools_have_read(sta
     project = tmp_path / "project"
     project.mkdir()
     (project / "a.txt").write_text("canary-read-by-the-tool")
-    stage.anthropic.read = str(project / "a.txt")
+    stage.anthropic.calls = [("Read", {"file_path": str(project / "a.txt")})]
     stage.start(roots=[str(project)], resume=True)
-    first: list[Any] = [{"role": "user", "content": "read it"}]
+    first: list[Any] = [{"role": "user", "content": "use the tool"}]
     said = content_of(stage.ask("", messages=first, tools=["Read"], working_directory=str(project)))
     again = [*first, {"role": "assistant", "content": said}, {"role": "user", "content": "and now?"}]
     content_of(stage.ask("", messages=again, tools=["Read"], working_directory=str(project)))

@@ -11,11 +11,12 @@ import httpx
 import pytest
 
 from gw.adapters.claude_cli.confinement import MAX_CONTEXT, Roots, allowed_tools
-from gw.adapters.claude_cli.program import Program, check_arguments, find_program, is_too_old
+from gw.adapters.claude_cli.options import check_arguments
+from gw.adapters.claude_cli.program import Program, find_program, is_too_old
 from gw.environ import Environ
 from gw.errors import ConfigError, Forbidden, InvalidRequest
 from gw.secret import Secret
-from tests.claude_fakes import FakeClaude, start, until
+from tests.claude_fakes import WEB, FakeClaude, start, until
 from tests.running import Running, running
 
 HI: list[Any] = [{"role": "user", "content": "What is this project?"}]
@@ -36,7 +37,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def ask(url: str, **fields: Any) -> httpx.Response:
-    return httpx.post(f"{url}/v1/chat/completions", json={"messages": HI} | fields, timeout=20)
+    return WEB.post(f"{url}/v1/chat/completions", json={"messages": HI} | fields, timeout=20)
 
 
 def value_of(argv: list[str], flag: str) -> str:

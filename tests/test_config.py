@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -640,6 +641,10 @@ def test_the_committed_file_starts_with_nothing_configured() -> None:
 def test_what_the_committed_file_shows_commented_out_can_stand(tmp_path: Path) -> None:
     """Each such line is a valid option where it stands: names, types, and the names of backends."""
     (tmp_path / "audit.py").write_text(MINE)
+    made = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=gw"]
+    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run(["openssl", "req", "-x509", *made, *files], check=True, capture_output=True)
+    (tmp_path / "corporate-ca.pem").write_bytes((tmp_path / "cert.pem").read_bytes())
     path = tmp_path / "gateway.toml"
     path.write_text(uncommented(COMMITTED.read_text(encoding="utf-8")))
     config = read(path, environ={"GATEWAY_KEY_CI": "a-long-enough-token-for-everybody"})

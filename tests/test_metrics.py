@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gw.backend import Backends
+from gw.endpoints.status import StatusPages
 from gw.errors import ClientGone, NotFound, UpstreamConnectionError, UpstreamRefused
 from gw.exposition import text
-from gw.message import Loss, Usage
+from gw.message import Loss, Request, Usage
 from gw.metrics import PERIOD, Metrics
 from gw.series import MAX_SERIES, Family
 from gw.shared import LocalShared
@@ -151,11 +154,24 @@ def test_memory_is_told() -> None:
     assert samples(Metrics())[key("process_resident_memory_bytes")] > 1_000_000
 
 
-def test_watching_the_same_name_again_replaces_the_reader() -> None:
+def test_watching_the_same_name_again_replaces_the_reader_and_a_counter_never_goes_back() -> None:
     metrics = Metrics()
-    metrics.watch("gw_log_rows_total", "Rows", lambda: 1)
+    for name, kind in (("gw_log_rows_total", "counter"), ("gw_log_waiting_rows", "gauge")):
+        metrics.watch(name, "Rows", lambda: 5, kind=kind)  # type: ignore[arg-type]
+        metrics.watch(name, "Rows", lambda: 2, kind=kind)  # type: ignore[arg-type]
+    assert samples(metrics)[key("gw_log_rows_total")] == 7
+    assert samples(metrics)[key("gw_log_waiting_rows")] == 2
+
+
+def test_what_a_failed_reload_has_put_in_place_is_undone() -> None:
+    metrics = Metrics()
+    metrics.watch("gw_log_rows_total", "Rows", lambda: 5)
+    go_back = metrics.watching()
     metrics.watch("gw_log_rows_total", "Rows", lambda: 2)
-    assert samples(metrics)[key("gw_log_rows_total")] == 2
+    metrics.watch("gw_other_total", "Others", lambda: 1)
+    go_back()
+    assert samples(metrics)[key("gw_log_rows_total")] == 5
+    assert key("gw_other_total") not in samples(metrics)
 
 
 def test_a_name_that_nobody_declared_is_an_error() -> None:
@@ -221,3 +237,24 @@ def test_what_is_watched_is_published_at_the_start_each_period_and_at_the_end() 
         loop.run_until_complete(run())
     finally:
         loop.close()
+
+
+def test_the_page_is_written_off_the_event_loop() -> None:
+    threads: list[int] = []
+
+    class Figures:
+        def writer(self) -> Callable[[], bytes]:
+            threads.append(threading.get_ident())
+            return self._write
+
+        def _write(self) -> bytes:
+            threads.append(threading.get_ident())
+            return b"figures"
+
+        def snapshot(self) -> dict[str, Any]:
+            return {}
+
+    pages = StatusPages(backends=Backends(), model_names=list, figures=Figures(), problems=list)
+    response = asyncio.run(pages.metrics(Request(method="GET", path="/metrics")))
+    assert response.content == b"figures"
+    assert threads[0] == threading.get_ident() != threads[1]

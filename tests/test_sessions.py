@@ -13,12 +13,13 @@ import httpx
 import orjson
 import pytest
 
+from gw.errors import NotFound
 from gw.message import Principal
 from gw.request_log.conversations import Conversations, Past
-from gw.sessions import Sessions
+from gw.sessions import BACKEND, Sessions
 from gw.settings import SessionOptions
 from gw.shared import LocalShared
-from tests.claude_fakes import FakeClaude
+from tests.claude_fakes import WEB, FakeClaude, until
 from tests.fakes import Asked, answers, chat_request, chunks, completion, sse, streams
 from tests.running import Running, running, settings
 from tests.test_claude_cli_places import OneOf
@@ -48,7 +49,7 @@ def start(gw: Running, folder: Path, script: Any, **tables: Any) -> str:
 def ask(url: str, *messages: dict[str, Any], key: str = "", **fields: Any) -> httpx.Response:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     body = {"model": "gpt-4", "messages": list(messages)} | fields
-    return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=20)
+    return WEB.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=20)
 
 
 def test_the_next_turn_needs_only_the_new_message(gw: Running, tmp_path: Path) -> None:
@@ -108,8 +109,8 @@ def test_a_session_is_its_keys_own(gw: Running, tmp_path: Path) -> None:
     assert ask(url, WHO, key=other, session_id=session).status_code == 404
     for method in ("GET", "DELETE"):
         headers = {"Authorization": f"Bearer {other}"}
-        assert httpx.request(method, f"{url}/v1/sessions/{session}", headers=headers).status_code == 404
-    assert httpx.get(f"{url}/v1/sessions", headers={"Authorization": f"Bearer {other}"}).json()["data"] == []
+        assert WEB.request(method, f"{url}/v1/sessions/{session}", headers=headers).status_code == 404
+    assert WEB.get(f"{url}/v1/sessions", headers={"Authorization": f"Bearer {other}"}).json()["data"] == []
     assert ask(url, WHO, key=mine, session_id=session).status_code == 200
 
 
@@ -118,14 +119,14 @@ def test_sessions_are_listed_shown_and_forgotten(gw: Running, tmp_path: Path) ->
     session = ask(url, ALICE).json()["session_id"]
     ask(url, WHO, session_id=session)
     gw.run(_written(gw))
-    (listed,) = httpx.get(f"{url}/v1/sessions").json()["data"]
+    (listed,) = WEB.get(f"{url}/v1/sessions").json()["data"]
     assert (listed["id"], listed["turns"], listed["backend"]) == (session, 2, "a")
-    shown = httpx.get(f"{url}/v1/sessions/{session}").json()
+    shown = WEB.get(f"{url}/v1/sessions/{session}").json()
     assert shown["messages"] == [ALICE, HI_ALICE, WHO, HI_ALICE]
-    deleted = httpx.delete(f"{url}/v1/sessions/{session}").json()
+    deleted = WEB.delete(f"{url}/v1/sessions/{session}").json()
     assert deleted == {"id": session, "object": "session.deleted", "deleted": True}
     assert ask(url, WHO, session_id=session).status_code == 404
-    assert httpx.delete(f"{url}/v1/sessions/{session}").status_code == 404
+    assert WEB.delete(f"{url}/v1/sessions/{session}").status_code == 404
     with sqlite3.connect(tmp_path / "requests.db") as database:
         (left,) = database.execute("SELECT COUNT(*) FROM requests WHERE prompt LIKE '%Alice%'").fetchone()
     database.close()
@@ -133,7 +134,7 @@ def test_sessions_are_listed_shown_and_forgotten(gw: Running, tmp_path: Path) ->
 
 
 async def _written(gw: Running) -> None:
-    sessions: Any = gw.gateway._sessions
+    sessions: Any = gw.gateway.sessions
     await sessions._history.flush()
 
 
@@ -221,6 +222,7 @@ class FakeHistory:
     def __init__(self, past: Past | None) -> None:
         self.past_ = past
         self.flushed = 0
+        self.unwritten: Past | None = None  # what the log has in hand, and has not written yet
 
     @property
     def conversations(self) -> Conversations:
@@ -231,6 +233,8 @@ class FakeHistory:
 
     async def flush(self) -> None:
         self.flushed += 1
+        if self.unwritten is not None:
+            self.past_, self.unwritten = self.unwritten, None
 
 
 ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -266,6 +270,58 @@ def test_the_second_turn_waits_for_the_first_and_for_the_log() -> None:
         sessions.ended(second.exchange)
         await sessions.__aexit__()
         assert sessions._turnstiles == {}
+
+    asyncio.run(scene())
+
+
+def test_who_goes_on_before_the_log_has_written_the_first_turn_is_not_told_that_there_was_none() -> None:
+    async def scene() -> None:
+        sessions, history = sessions_of()
+        history.past_, history.unwritten = None, history.past_
+        request = turn_of()
+        entered = await sessions.enter(request)
+        assert entered.document is not None
+        assert entered.document.peek()["messages"] == [ALICE, HI_ALICE, WHO]
+        sessions.ended(request.exchange)
+        await sessions.__aexit__()
+
+    asyncio.run(scene())
+
+
+def test_an_explanation_sees_the_session_and_holds_nobody_up() -> None:
+    async def scene() -> None:
+        sessions, history = sessions_of()
+        first = turn_of()
+        await sessions.enter(first)
+        seen = await sessions.seen(turn_of())
+        assert seen.document is not None
+        assert seen.document.peek()["messages"] == [ALICE, HI_ALICE, WHO]
+        assert seen.exchange.attributes[BACKEND] == "a"
+        plain = chat_request({"messages": [WHO]})
+        assert await sessions.seen(plain) is plain
+        assert plain.exchange.session_id is None, "none is begun"
+        history.past_ = None
+        with pytest.raises(NotFound, match="does not exist"):
+            await sessions.seen(turn_of())
+        sessions.ended(first.exchange)
+        await sessions.__aexit__()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("same_session", ["queue", "reject"])
+def test_a_middleware_that_calls_on_twice_is_still_in_the_same_turn(same_session: str) -> None:
+    async def scene() -> None:
+        sessions, _ = sessions_of(same_session=same_session)
+        turn, fresh = turn_of(), chat_request({"messages": [WHO]})
+        for _ in range(2):
+            entered = await asyncio.wait_for(sessions.enter(turn), 5)
+            assert entered.document is not None
+            assert entered.document.peek()["messages"] == [ALICE, HI_ALICE, WHO]
+            assert await sessions.enter(fresh) is fresh
+        sessions.ended(turn.exchange)
+        await asyncio.wait_for(sessions.enter(turn_of()), 5)
+        await sessions.__aexit__()
 
     asyncio.run(scene())
 
@@ -324,6 +380,28 @@ def test_a_turn_of_another_worker_is_waited_for_too() -> None:
         assert all(not any(row) for row in memory["gauges sessions"])
 
     asyncio.run(scene())
+
+
+def test_a_busy_session_is_409_over_http_and_free_again_after_its_answer(gw: Running, tmp_path: Path) -> None:
+    gates: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if b"hold" in asked.body and not gates:
+            gates.append((asyncio.get_running_loop(), asyncio.Event()))
+            await gates[0][1].wait()
+        await answers(orjson.dumps(completion("Hi Alice")))(asked, writer)
+
+    url = start(gw, tmp_path, script, sessions={"same_session": "reject"})
+    session = ask(url, ALICE).json()["session_id"]
+    held = threading.Thread(target=ask, args=(url, {"role": "user", "content": "hold"}), kwargs={"session_id": session})
+    held.start()
+    until(lambda: bool(gates))
+    busy = ask(url, WHO, session_id=session)
+    assert (busy.status_code, busy.json()["error"]["code"]) == (409, "session_busy")
+    assert ask(url, WHO).status_code == 200, "others are not concerned"
+    gates[0][0].call_soon_threadsafe(gates[0][1].set)
+    held.join(10)
+    assert ask(url, WHO, session_id=session).status_code == 200
 
 
 @pytest.mark.parametrize(("hours", "is_there"), [(23.9, True), (24.1, False)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
 import resource
@@ -249,7 +250,7 @@ def test_a_process_killed_at_any_line_of_making_room_blocks_nobody_and_spoils_no
     size = SharedWindows.size(128, 64)
     for line in range(1, 300, 7):
         limits = ForkShared(1)
-        limits._windows = SharedWindows(_mapping(size), limits._locks, 128, 64)
+        limits._windows = SharedWindows(_mapping(size), limits._locks.fileno(), 128, 64)
         for step in range(600):
             limits.admit(b"scan%d" % step, 2, 1e9, float(step))
 
@@ -357,6 +358,19 @@ def test_rows_made_before_the_fork_are_the_workers_own_after_it() -> None:
 
     assert join(fork(lambda: work(0)), fork(lambda: work(1))) == [0, 0]
     assert [row[0] for row in served.rows] == [10, 10, 1]
+
+
+def test_what_was_made_in_it_works_on_when_nobody_holds_the_shared_memory_itself() -> None:
+    shared = ForkShared(2)
+    cells, rows = shared.cells("breaker", 1), shared.gauges("in flight")
+    del shared
+    gc.collect()
+    others = [os.open(os.devnull, os.O_RDONLY) for _ in range(4)]  # whoever closed the lock file gave its number away
+    with cells.lock(), rows.lock():
+        cells.values[0] += 1
+    for other in others:
+        os.close(other)
+    assert cells.values[0] == 1
 
 
 @KINDS

@@ -116,6 +116,100 @@ def test_reroute_asks_the_next_that_can_carry_it(gw: Running, tmp_path: Path) ->
     assert whole.json()["choices"][0]["message"]["content"] == "From Claude"
 
 
+def test_a_rerouted_request_is_told_in_its_row_and_its_metric(gw: Running, tmp_path: Path) -> None:
+    url = start(gw, tmp_path, {"on_loss": "reroute"}, answers(orjson.dumps(completion("From a"))))
+    assert post(url, LOSSY).json()["degraded"] is True
+    with sqlite3.connect(tmp_path / "requests.db") as database:
+        tries = database.execute("SELECT backend, status, error FROM attempts ORDER BY number").fetchall()
+        (fallback_from,) = database.execute("SELECT fallback_from FROM requests").fetchone()
+    database.close()
+    assert [(backend, status) for backend, status, _ in tries] == [("claude", None), ("a", 200)]
+    assert "/seed" in tries[0][2]
+    assert fallback_from == "claude"
+    metrics = httpx.get(url + "/metrics").text
+    assert re.search(r'gw_losses_total\{backend="claude",kind="dropped"\} 2(\.0)?\n', metrics)
+
+
+def test_a_stream_is_rerouted_too(gw: Running, tmp_path: Path) -> None:
+    url = start(gw, tmp_path, {"on_loss": "reroute"}, streams(sse(*chunks("From a"))))
+    answer = post(url, LOSSY | {"stream": True})
+    assert answer.status_code == 200
+    assert '"From a"' in answer.text
+    assert [len(provider.asked) for provider in gw.providers] == [0, 1]
+
+
+def test_where_nobody_can_carry_it_the_field_is_named(gw: Running, tmp_path: Path) -> None:
+    answer = post(start(gw, tmp_path, {"on_loss": "reroute"}), LOSSY)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["code"] == "unsupported_parameter"
+    assert "claude" in error["message"]
+    assert "/seed" in error["message"]
+    assert not gw.providers[0].asked
+
+
+# --- what a provider cannot do ------------------------------------------------------------------------------------
+
+HI = {"role": "user", "content": "Hi"}
+AUDIO = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+
+
+def called(arguments: str) -> dict[str, Any]:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
+RESULT = {"role": "tool", "tool_call_id": "c1", "content": "x"}
+IMPOSSIBLE: dict[str, tuple[dict[str, Any], str, dict[str, str]]] = {
+    # what is asked; the field; backend -> how it is called
+    "several choices": ({"messages": [HI], "n": 2}, "n", {"anthropic": "anthropic", "ollama": "Ollama"}),
+    "audio": (
+        {"messages": [{"role": "user", "content": [AUDIO]}]},
+        "messages[0].content[0]",
+        {"anthropic": "anthropic", "ollama": "Ollama"},
+    ),
+    "arguments that are no JSON": (
+        {"messages": [HI, called("{oops"), RESULT]},
+        "messages[1].tool_calls[0].function.arguments",
+        {"anthropic": "anthropic", "gemini": "Gemini", "ollama": "Ollama"},
+    ),
+    "a missing result": (
+        {"messages": [HI, called("{}"), HI]},
+        "messages[1].tool_calls[0]",
+        {"anthropic": "anthropic", "gemini": "Gemini"},
+    ),
+    "a stray result": (
+        {"messages": [HI, RESULT]},
+        "messages[1].tool_call_id",
+        {"anthropic": "anthropic", "gemini": "Gemini"},
+    ),
+    "a forced call without tools": ({"messages": [HI], "tool_choice": "required"}, "tool_choice", {"ollama": "Ollama"}),
+    "six stop sequences": ({"messages": [HI], "stop": list("abcdef")}, "stop", {"gemini": "Gemini"}),
+}
+
+
+@pytest.mark.parametrize("impossible", IMPOSSIBLE)
+def test_what_a_provider_cannot_do_is_a_400_before_anything_is_sent(
+    gw: Running, tmp_path: Path, impossible: str
+) -> None:
+    body, field, called_as = IMPOSSIBLE[impossible]
+    provider = gw.add_provider(answers(CLAUDE))
+    models = {"anthropic": "claude-sonnet-4-5", "gemini": "gemini-2.5-flash", "ollama": "llama3"}
+    tables = {
+        name: {"adapter": name, "base_url": provider.url, "api_key": "k", "model": models[name]} for name in called_as
+    }
+    url = gw.start(settings(tmp_path, backends=tables))
+    for is_stream in (False, True):
+        for backend, name in called_as.items():
+            answer = post(url, body | {"stream": is_stream}, f"/v1/{backend}/chat/completions")
+            assert answer.status_code == 400
+            error = answer.json()["error"]
+            assert error["type"] == "invalid_request_error"
+            assert error["param"].startswith(field)
+            assert name in error["message"]
+    assert not provider.asked
+
+
 # --- same dialect, same bytes -------------------------------------------------------------------------------------
 
 STRANGE = (

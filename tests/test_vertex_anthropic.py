@@ -10,9 +10,10 @@ import orjson
 import pytest
 
 from gw.adapter import Adapter
-from gw.adapters.vertex_anthropic import VertexAnthropic, host_of
+from gw.adapters.vertex_anthropic import VertexAnthropic
 from gw.errors import ConfigError, InvalidRequest, UpstreamError
 from gw.secret import Secret
+from gw.vertex_hosts import host_of
 from tests.anthropic_fakes import request_of, user
 from tests.recordings import Case, cases, check, check_laws, read_chunks
 from tests.test_anthropic_pairs import meaning

@@ -60,6 +60,12 @@ class Anthropic:
         own = {"content-type": "application/json", **self._version_headers(version)}
         self._headers = [*(own | {name.lower(): value for name, value in (headers or {}).items()}).items()]
 
+    async def prepare(self, request: Request) -> Request:
+        """The same request, with the signed thinking of its tool calls at hand."""
+        if request.document is not None:
+            await self._signatures.recall(self._scope(request), request.document.peek()["messages"])
+        return request
+
     def open(self, request: Request, /) -> AnthropicCodec:
         """Translate a request for its candidate. Raises InvalidRequest for what Claude cannot do."""
         if request.document is None:
@@ -70,7 +76,7 @@ class Anthropic:
             provider=self.name,
             model=self.model(candidate.model),
             signatures=self._signatures,
-            scope=f"{FAMILY}:{request.principal.name}",
+            scope=self._scope(request),
             fetches_urls=self.fetches_urls,
         )
         body = encode(chat, plan, candidate.model, self._max_tokens)
@@ -97,6 +103,10 @@ class Anthropic:
                 self._models.clear()
             self._models[name] = known
         return known
+
+    @staticmethod
+    def _scope(request: Request) -> str:
+        return f"{FAMILY}:{request.principal.name}"
 
     # --- what differs on other hosts ------------------------------------------------------------------------------
 

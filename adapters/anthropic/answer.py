@@ -10,7 +10,9 @@ import orjson
 from gw.adapters.anthropic.plan import Plan
 from gw.adapters.anthropic.thinking import Signed, as_details
 from gw.chat_parts import as_function_call
+from gw.errors import UpstreamProtocolError
 from gw.message import Summary, Usage
+from gw.schema_check import answer_problem
 
 _FINISH = {
     "end_turn": "stop",
@@ -117,6 +119,15 @@ def answer_text(arguments: str, plan: Plan) -> str:
         return arguments
 
 
+def check_answer(plan: Plan, reason: str, texts: Sequence[str]) -> None:
+    """Raise UpstreamProtocolError where an answer that is at its end is not what the client's schema allows."""
+    if plan.strict_schema is None or reason != "stop":
+        return
+    problem = answer_problem("".join(texts), plan.strict_schema)
+    if problem is not None:
+        raise UpstreamProtocolError(f"an answer that does not fit the schema asked for with strict: {problem}")
+
+
 class WholeAnswer:
     """Claude's `message` object, read block by block."""
 
@@ -151,6 +162,7 @@ class WholeAnswer:
             "native_finish_reason": native,
         }
         summary.output_characters = sum(map(len, self.text)) + sum(map(len, self.reasoning))
+        check_answer(self._plan, summary.finish_reason, self.text)
         if self.calls and self.signed:
             ids = [call["id"] for call in self.calls]
             self._plan.signatures.keep(self._plan.scope, ids, self.signed)

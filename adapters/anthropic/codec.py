@@ -70,6 +70,8 @@ class AnthropicCodec:
             raise self._garbage(f"no message: {quote(content, self._secrets)}")
         try:
             choice = WholeAnswer(self._plan).read(message, self.summary)
+        except UpstreamProtocolError as error:
+            raise self._garbage(error.message) from None
         except (AttributeError, TypeError):  # a field of a type that the API does not have
             raise self._garbage(f"a message of a strange shape: {quote(content, self._secrets)}") from None
         completion = {
@@ -131,7 +133,10 @@ class AnthropicCodec:
         if value.get("type") == "error" or event.name == "error" or value.get("error"):
             raise from_object(value, backend=self._backend, secrets=self._secrets)
         try:
-            self._reader.read(value)
+            if value.get("type") == "message" and isinstance(value.get("content"), list):
+                self._reader.read_whole(value)
+            else:
+                self._reader.read(value)
         except UpstreamProtocolError as error:
             raise self._garbage(error.message) from None
         except (AttributeError, TypeError):  # a field of a type that the API does not have

@@ -21,7 +21,7 @@ _KNOWN = {
 }
 
 
-_PLAIN = {"role", "content"}
+_BARE = frozenset({"role", "content", "tool_calls"})
 
 
 class Conversation:
@@ -46,12 +46,12 @@ class Conversation:
                 raise refusal(f"/messages/{index}/role", f"a message's role cannot be {role!r}")
             if not message.keys() <= known:
                 self._tell_unknown(message, known, index)
-            if role == "user":
-                self._read_user(message, index)
-            elif role == "assistant":
+            if role == "assistant":
                 self._read_assistant(message, index)
             elif role == "tool":
                 self._read_result(message, index)
+            elif role == "user":
+                self._read_user(message, index)
             else:
                 self._read_system(message, index)
         if not self.turns:
@@ -124,39 +124,44 @@ class Conversation:
                 block["content"] = [{"type": "text", "text": content}]
         elif blocks := blocks_of(content, f"/messages/{index}/content", self.plan):
             block["content"] = blocks
-        if message.get("is_error") is True:
-            block["is_error"] = True
-        if "cache_control" in message:
-            self.plan.mark(block, message, f"/messages/{index}")
+        if len(message) > 3:
+            if message.get("is_error") is True:
+                block["is_error"] = True
+            if "cache_control" in message:
+                self.plan.mark(block, message, f"/messages/{index}")
         self._is_in_loop = True
-        self._add("user", [block])
+        turns = self.turns
+        if turns and turns[-1]["role"] == "user":
+            turns[-1]["content"].append(block)
+        else:
+            turns.append({"role": "user", "content": [block]})
 
     def _read_assistant(self, message: Mapping[str, Any], index: int) -> None:
         plan = self.plan
-        pointer = f"/messages/{index}"
         calls = message.get("tool_calls")
-        if (
-            not calls
-            and message.keys() == _PLAIN
-            and isinstance(text := message["content"], str)
-            and not is_blank(text)
-        ):
-            self._add("assistant", [{"type": "text", "text": text}])  # most turns
-            return
-        calls = calls or ()
-        signed = signed_blocks(message, pointer, plan)
+        content = message.get("content")
+        is_bare = message.keys() <= _BARE  # most turns
+        if is_bare and isinstance(content, str) and content and not content.isspace():
+            texts: list[dict[str, Any]] = [{"type": "text", "text": content}]
+            if not calls:
+                self._add("assistant", texts)
+                return
+        elif is_bare and not content:
+            texts = []
+        else:
+            texts = self._assistant_texts(message, f"/messages/{index}")
+        signed = signed_blocks(message, index, plan)
+        uses = []
         if calls:
             # A person's text begins a new turn, and Claude forgets the thinking before it; results go on with the old.
             self.is_loop_unsigned = not signed or (self._is_in_loop and self.is_loop_unsigned)
-        uses = [self._tool_use(call, pointer, at) for at, call in enumerate(calls)]
-        is_silent = message.get("content") is None and not message.get("refusal")
-        texts = [] if is_silent else self._assistant_texts(message, pointer)
+            uses = [self._tool_use(call, index, at) for at, call in enumerate(calls)]
         blocks = arranged(signed, texts, uses) if signed else texts + uses
         if not blocks:
-            plan.lose(pointer, "dropped", "an assistant message without content")
+            plan.lose(f"/messages/{index}", "dropped", "an assistant message without content")
             return
         if "cache_control" in message and blocks[-1]["type"] not in ("thinking", "redacted_thinking"):
-            plan.mark(blocks[-1], message, pointer)
+            plan.mark(blocks[-1], message, f"/messages/{index}")
         self._add("assistant", blocks)
 
     def _assistant_texts(self, message: Mapping[str, Any], pointer: str) -> list[dict[str, Any]]:
@@ -175,21 +180,22 @@ class Conversation:
             texts.append({"type": "text", "text": message["refusal"]})
         return texts
 
-    def _tool_use(self, call: Mapping[str, Any], message: str, at: int) -> dict[str, Any]:
-        """The block for the call `at` of the message with this pointer."""
+    def _tool_use(self, call: Mapping[str, Any], index: int, at: int) -> dict[str, Any]:
+        """The block for the call `at` of the message `index`."""
         plan = self.plan
-        pointer = f"{message}/tool_calls/{at}"
-        call_id = call.get("id")
+        call_id, function = call.get("id"), call.get("function")
         if not isinstance(call_id, str) or not call_id:
-            raise refusal(pointer + "/id", "a tool call needs an id")
-        custom = call.get("custom")
+            raise refusal(f"/messages/{index}/tool_calls/{at}/id", "a tool call needs an id")
+        custom = None if function else call.get("custom")
         if isinstance(custom, dict):
             name, given = custom.get("name"), {"input": custom.get("input") or ""}
         else:
-            name, given = (call.get("function") or {}).get("name"), arguments_of(call, pointer, plan.provider)
+            given = arguments_of(call, f"/messages/{index}/tool_calls/{at}", plan.provider)
+            name = function.get("name") if function else None
         if not isinstance(name, str) or not name:
-            raise refusal(pointer, "a tool call needs the name of its function")
-        return {"type": "tool_use", "id": safe_tool_id(call_id), "name": plan.wire_name(name), "input": given}
+            raise refusal(f"/messages/{index}/tool_calls/{at}", "a tool call needs the name of its function")
+        wire_name = plan.wire_names.get(name) or plan.wire_name(name)
+        return {"type": "tool_use", "id": safe_tool_id(call_id), "name": wire_name, "input": given}
 
 
 def used_tools(messages: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -37,6 +37,7 @@ class Plan:
     custom: set[str] = field(default_factory=set)  # Claude's names of tools that the client sent as `custom`
     answer_tool: str | None = None  # the tool whose input is the answer, where a JSON schema is emulated
     answer_wrapped: bool = False
+    strict_schema: dict[str, Any] | None = None  # what the client wants kept and Claude is not held to
     is_deprecated: bool = False  # the client speaks `functions`
     hides_reasoning: bool = False
     marked: list[dict[str, Any]] = field(default_factory=list)  # blocks with cache_control, in the order of the body

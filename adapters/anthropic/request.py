@@ -51,6 +51,11 @@ _KNOWN = frozenset(
         "session_id",
     ]
 )
+_PLAIN = frozenset(
+    {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature", "top_p"}
+    | {"stop", "tools", "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort", "backend"}
+    | {"session_id"}
+)
 # Values that say nothing: leaving them out loses nothing.
 _HARMLESS: dict[str, tuple[Any, ...]] = {
     "logprobs": (False,),
@@ -77,12 +82,14 @@ def encode(chat: Mapping[str, Any], plan: Plan, model: str, max_tokens: int | No
     Keys stand in a fixed order with `messages` last, so that a conversation that grew by a turn has the same prefix.
     Raises InvalidRequest for what Claude cannot do.
     """
-    _tell_unknown(chat, plan)
+    is_plain = chat.keys() <= _PLAIN  # most requests: nothing of what is looked for below is in them
+    if not is_plain:
+        _tell_unknown(chat, plan)
+        _refuse_impossible(chat, plan)
     if is_deprecated(chat):
         plan.is_deprecated = True
         plan.lose("/functions", "emulated", "they travel as tools")
         chat = with_tools(chat)
-    _refuse_impossible(chat, plan)
     tools = encode_tools(chat.get("tools"), plan)
     is_tools_stubbed = False
     if not tools and (names := used_tools(chat["messages"])):
@@ -94,41 +101,43 @@ def encode(chat: Mapping[str, Any], plan: Plan, model: str, max_tokens: int | No
     tools, choice, instruction = choose(chat, tools, thinking.is_on, plan)
     if is_tools_stubbed:
         choice, instruction = {"type": "none"}, ""
-    form = _Form(chat, tools, choice, thinking.is_on, plan)
+    form = _Form(chat.get("response_format"), tools, choice, thinking.is_on, plan)
     system = conversation.system
     for text in (instruction, form.instruction):
         if text:
             system.append({"type": "text", "text": text})
     if chat.get("web_search_options") is not None:
         form.tools.append(web_search(chat["web_search_options"]))
-    plan.limit_marks()
-    body: dict[str, Any] = {
-        "model": model,
-        "max_tokens": limit or default_limit(max_tokens, thinking.budget, plan),
-    }
+    if plan.marked:
+        plan.limit_marks()
+    body: dict[str, Any] = {"model": model, "max_tokens": limit or default_limit(max_tokens, thinking.budget, plan)}
     if chat.get("stream"):
         body["stream"] = True
+        options = chat.get("stream_options")
+        if isinstance(options, dict) and options.get("include_obfuscation"):
+            plan.lose("/stream_options/include_obfuscation", "dropped", "Claude does not pad its stream")
     body |= sampling(chat, thinking.is_on, plan)
-    stop = stop_sequences(chat, plan)
-    optional = {
-        "stop_sequences": stop,
-        "thinking": thinking.config,
-        "output_config": form.output_config(thinking),
-        "metadata": _metadata(chat, plan),
-        "service_tier": _service_tier(chat, plan),
-        "tool_choice": form.choice,
-        "tools": form.tools,
-        "system": system,
-    }
-    body |= {name: value for name, value in optional.items() if value}
-    _add_own(chat, body, plan)
+    _put(body, "stop_sequences", stop_sequences(chat, plan))
+    _put(body, "thinking", thinking.config)
+    _put(body, "output_config", form.output_config(thinking))
+    if not is_plain:
+        _put(body, "metadata", _metadata(chat, plan))
+        _put(body, "service_tier", _service_tier(chat, plan))
+    _put(body, "tool_choice", form.choice)
+    _put(body, "tools", form.tools)
+    _put(body, "system", system)
+    if not is_plain:
+        _add_own(chat, body, plan)
     body["messages"] = conversation.turns
     return body
 
 
+def _put(body: dict[str, Any], name: str, value: Any) -> None:
+    if value:
+        body[name] = value
+
+
 def _tell_unknown(chat: Mapping[str, Any], plan: Plan) -> None:
-    if chat.keys() <= _KNOWN:
-        return
     for name, value in chat.items():
         if name not in _KNOWN and value is not None and value not in _HARMLESS.get(name, ()):
             plan.lose("/" + name.replace("~", "~0").replace("/", "~1"), "dropped")
@@ -204,7 +213,7 @@ class _Form:
 
     def __init__(
         self,
-        chat: Mapping[str, Any],
+        form: Any,
         tools: list[dict[str, Any]],
         choice: dict[str, Any] | None,
         is_thinking: bool,
@@ -214,9 +223,10 @@ class _Form:
         self.choice = choice
         self.instruction = ""
         self._native: dict[str, Any] | None = None
-        form = chat.get("response_format")
+        if form is None:
+            return
         kind = form.get("type") if isinstance(form, dict) else None
-        if form is None or kind == "text":
+        if kind == "text":
             return
         if kind == "json_object":
             self.instruction = "Answer with one JSON object and nothing else: no prose, no code fence."
@@ -232,6 +242,8 @@ class _Form:
         if not isinstance(schema, dict):
             raise refusal(pointer, "json_schema needs a schema")
         fitted = closed(schema, pointer) if plan.model.has("structured") else None
+        if named.get("strict") and (fitted is None or fitted.losses):
+            plan.strict_schema = schema
         if fitted is not None:
             self._native = {"type": "json_schema", "schema": fitted.schema}
             plan.losses += fitted.losses
@@ -243,7 +255,8 @@ class _Form:
                 "Answer with one JSON value and nothing else, no prose and no code fence. "
                 f"It must be valid against this JSON schema: {text}"
             )
-            plan.lose("/response_format", "emulated", "asked for in words; the answer is not checked")
+            held = "is checked" if plan.strict_schema is not None else "is not checked without strict"
+            plan.lose("/response_format", "emulated", f"asked for in words; the answer {held}")
 
     def _may_force(self) -> bool:
         # A tool that the client itself forces must be called; the answer's form then matters in a later turn.

@@ -14,6 +14,7 @@ from gw.adapters.anthropic.answer import (
     annotations_of,
     answer_text,
     call_of,
+    check_answer,
     finish_reason,
     refusal_text,
     usage_object,
@@ -72,6 +73,7 @@ class EventReader:
         "_stop",
         "_summary",
         "_text_length",
+        "_texts",
         "_usage",
         "is_complete",
     )
@@ -90,6 +92,7 @@ class EventReader:
         self._stop: dict[str, Any] | None = None
         self._usage: dict[str, Any] = {}
         self._text_length = 0
+        self._texts: list[str] = []  # kept only where the answer is checked
         self._is_started = False
         self.is_complete = False
 
@@ -98,6 +101,16 @@ class EventReader:
         handler = _HANDLERS.get(event.get("type", ""))
         if handler is not None:
             handler(self, event)
+
+    def read_whole(self, message: dict[str, Any]) -> None:
+        """Take in a message that came in one piece although a stream was asked for, as the events it stands for."""
+        self._message_start({"message": message})
+        for index, block in enumerate(message["content"]):
+            if isinstance(block, dict):
+                self._block_start({"index": index, "content_block": block})
+                self._block_stop({"index": index})
+        self._message_delta({"delta": {**message, "stop_reason": message.get("stop_reason") or "end_turn"}})
+        self._message_stop({})
 
     def taken(self) -> list[Chunk]:
         """The chunks since the last call."""
@@ -145,11 +158,12 @@ class EventReader:
     def _message_stop(self, event: dict[str, Any]) -> None:
         if not self._is_started or self._stop is None or self.is_complete:
             raise UpstreamProtocolError("the message stops without having begun, or without saying why")
-        self.is_complete = True
         plan, summary = self._plan, self._summary
         native = self._stop["stop_reason"]
         summary.native_finish_reason = native
         summary.finish_reason = finish_reason(native, self._calls > 0, plan)
+        check_answer(plan, summary.finish_reason, self._texts)
+        self.is_complete = True
         explanation = refusal_text(self._stop.get("stop_details"))
         if explanation:
             self._send({"refusal": explanation})
@@ -226,6 +240,8 @@ class EventReader:
 
     def _text(self, text: str) -> None:
         self._text_length += len(text)
+        if self._plan.strict_schema is not None:
+            self._texts.append(text)
         self._summary.output_characters += len(text)
         self._send({"content": text})
 

@@ -24,8 +24,8 @@ Signed = list[dict[str, Any] | str]
 """Thinking blocks in their order; "text" and "tool_use" stand for what Claude wrote between them."""
 
 
-def signed_blocks(message: Mapping[str, Any], pointer: str, plan: Plan) -> Signed:
-    """The thinking blocks of an assistant message, as Claude signed them; [] where nothing signed can be found.
+def signed_blocks(message: Mapping[str, Any], index: int, plan: Plan) -> Signed:
+    """The thinking blocks of the assistant message `index`, as Claude signed them; [] where there are none to be found.
 
     Looked for in the signature store under its tool call ids, which knows their order among the other blocks, then in
     `reasoning_details`, then in `thinking_blocks`. Unsigned reasoning, and what other providers signed, is told as
@@ -35,14 +35,15 @@ def signed_blocks(message: Mapping[str, Any], pointer: str, plan: Plan) -> Signe
         kept = plan.signatures.find(plan.scope, call.get("id") or "")
         if kept:
             return list(kept)
-    is_bare = _FIELDS.isdisjoint(message)
-    if not is_bare:
-        blocks = _from_details(message.get("reasoning_details")) or _from_blocks(message.get("thinking_blocks"))
-        if blocks:
-            return blocks
-    for name in () if is_bare else sorted(_FIELDS):
+    if _FIELDS.isdisjoint(message):
+        return []
+    blocks = _from_details(message.get("reasoning_details")) or _from_blocks(message.get("thinking_blocks"))
+    if blocks:
+        return blocks
+    for name in sorted(_FIELDS):
         if message.get(name):
-            plan.lose(f"{pointer}/{name}", "dropped", "Claude takes back only thinking that it signed")
+            place = f"/messages/{index}/{name}"
+            plan.lose(place, "dropped", "Claude takes back only thinking that it signed")
     return []
 
 
@@ -159,6 +160,8 @@ def asked_thinking(chat: Mapping[str, Any], limit: int | None, plan: Plan) -> Th
                 effort, tokens = "none", None
             elif reasoning.get("enabled") and effort is None and tokens is None:
                 effort = "medium"
+    if effort == "default":  # whatever the model does by itself
+        effort = None
     if effort is None and tokens is None:
         return Thinking()
     if effort is not None and effort != "none" and effort not in BUDGETS:

@@ -18,7 +18,7 @@ def encode_tools(tools: Any, plan: Plan) -> list[dict[str, Any]]:
     encoded = []
     for index, tool in enumerate(tools or ()):
         pointer = f"/tools/{index}"
-        kind = tool.get("type") if isinstance(tool, dict) else type(tool).__name__
+        kind = tool.get("type", "function") if isinstance(tool, dict) else type(tool).__name__
         if kind == "function":
             encoded.append(_function(tool, pointer, plan))
         elif kind == "custom":

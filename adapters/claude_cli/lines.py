@@ -64,6 +64,8 @@ class TurnReader:
         self.version: str | None = None
         self.cost = cost_before  # USD of the whole process so far
         self.is_complete = False
+        self.is_interrupted = False  # it was told to stop: its result is the end, and no failure
+        self.answered: set[str] = set()  # our control requests that it has answered
 
     # --- bytes ------------------------------------------------------------------------------------------------------
 
@@ -77,7 +79,7 @@ class TurnReader:
             if self._buffer:
                 line = bytes(self._buffer) + line
                 self._buffer.clear()
-            if not self.is_complete:
+            if not self.is_complete or self.is_interrupted:
                 self._line(line)
         self._buffer += rest
         if len(self._buffer) > MAX_LINE:
@@ -118,6 +120,7 @@ class TurnReader:
 
     def _control_response(self, line: Mapping[str, Any]) -> None:
         response = _table(line.get("response"))
+        self.answered.add(str(response.get("request_id")))
         if response.get("subtype") == "error":
             raise self._failures.garbage(f"refused what it was told: {str(response.get('error'))[:300]}")
         version = _table(response.get("response")).get("version")
@@ -205,6 +208,9 @@ class TurnReader:
             return
         self._count(result.get("usage"))
         self._pay(result.get("total_cost_usd"))
+        if self.is_interrupted:
+            self.is_complete = True
+            return
         if is_failed and stop != "refusal":
             raise self._failures.of_result(result)
         if self._is_structured:

@@ -16,9 +16,24 @@ from collections.abc import Callable
 from gw.errors import Unavailable
 from gw.shared import LocalShared, Rows, Shared
 
-POLL = 0.02  # seconds: how often a worker looks for a place that another worker gave back
-_ACTIVE, _QUEUED = 0, 1
+POLL = 0.02  # seconds: how often who waits looks for a place that another worker, or one before a reload, gave back
+_ACTIVE, _QUEUED, _SINCE = 0, 1, 2  # since when (clock) the turn runs that began first; 0: none does
 _PROCESSED, _WAITED, _FAILED = 0, 1, 2
+
+
+class Place:
+    """One of the places, taken. Whoever has it leaves it, once."""
+
+    __slots__ = ("_places", "since", "waited")
+
+    def __init__(self, places: Places, since: float, waited: float) -> None:
+        self._places = places
+        self.since = since  # by the clock
+        self.waited = waited  # seconds
+
+    def leave(self, *, is_failed: bool = False) -> None:
+        """Give it back, and tell how it was used."""
+        self._places.left(self, is_failed)
 
 
 class Places:
@@ -40,11 +55,12 @@ class Places:
         self._clock = clock
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._rows: tuple[Rows, Rows] | None = None
+        self._running: dict[Place, None] = {}  # the longest running first
         self._usual = 1.0  # seconds that a turn takes, smoothed
         self._is_polling = False
 
-    async def take(self, patience: float) -> float:
-        """Take a place, waiting for at most `patience` seconds; how many were waited. `leave` gives it back.
+    async def take(self, patience: float) -> Place:
+        """Take a place, waiting for at most `patience` seconds.
 
         Raises Unavailable (503 `queue_full`) where the queue is full or the time is over.
         """
@@ -52,7 +68,7 @@ class Places:
         gauges, counters = self._figures()
         with gauges.lock():
             if not self._waiting and self._has_taken(gauges):
-                return 0.0
+                return self._taken(gauges, waited=0.0)
             is_full = gauges.total(_QUEUED) >= self._room
             if not is_full:
                 gauges.own[_QUEUED] += 1
@@ -70,13 +86,15 @@ class Places:
             if isinstance(error, TimeoutError):
                 raise self._full(f"no place in the process pool within {patience:g} s", gauges) from None
             raise
-        return self._clock() - began
+        return self._taken(gauges, waited=self._clock() - began)
 
-    def leave(self, *, seconds: float = 0.0, is_failed: bool = False) -> None:
-        """Give a place back, and tell how long it was used and how that ended."""
+    def left(self, place: Place, is_failed: bool) -> None:
+        """A turn has ended."""
         gauges, counters = self._figures()
         counters.own[_FAILED if is_failed else _PROCESSED] += 1
-        self._usual += (seconds - self._usual) / 8
+        self._usual += (self._clock() - place.since - self._usual) / 8
+        del self._running[place]
+        self._note(gauges)
         self._give_back(gauges)
 
     def status(self) -> dict[str, int]:
@@ -92,12 +110,31 @@ class Places:
             "totalFailed": int(counters.total(_FAILED)),
         }
 
+    def longest(self) -> float:
+        """Seconds for which the longest of all turns has been running; 0 where none is."""
+        begun = [row[_SINCE] for row in self._figures()[0].rows if row[_SINCE]]
+        return max(0.0, self._clock() - min(begun)) if begun else 0.0
+
+    @property
+    def workers(self) -> int:
+        """How many worker processes share these places."""
+        return len(self._figures()[0].rows)
+
     def _figures(self) -> tuple[Rows, Rows]:
         # Found on first use: a worker's own row is known only once it runs.
         if self._rows is None:
             name = f"claude-cli:{self._name}"
-            self._rows = self._shared.gauges(name, 2), self._shared.counters(name, 3)
+            self._rows = self._shared.gauges(name, 3), self._shared.counters(name, 3)
         return self._rows
+
+    def _taken(self, gauges: Rows, *, waited: float) -> Place:
+        place = Place(self, self._clock(), waited)
+        self._running[place] = None
+        self._note(gauges)
+        return place
+
+    def _note(self, gauges: Rows) -> None:
+        gauges.own[_SINCE] = next(iter(self._running)).since if self._running else 0.0
 
     def _has_taken(self, gauges: Rows) -> bool:
         if gauges.total(_ACTIVE) >= self._limit:
@@ -132,8 +169,8 @@ class Places:
         self._hand_on(gauges)
 
     def _poll(self, gauges: Rows) -> None:
-        """Where there are other workers, their places come back without a word."""
-        if self._is_polling or len(gauges.rows) == 1:
+        """Places of others come back without a word."""
+        if self._is_polling:
             return
 
         def look() -> None:

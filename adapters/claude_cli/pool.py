@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import shutil
 import tempfile
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ import orjson
 
 from gw.adapters.claude_cli.program import OLDEST, Program, is_too_old
 from gw.adapters.claude_cli.prompt import control
+from gw.adapters.claude_cli.starts import Starts
 from gw.errors import GatewayError, Unavailable
 from gw.upstream.process import Process
 
@@ -49,14 +49,14 @@ class Worker:
     cwd: Path
     since: float  # monotonic seconds: when it was started, or did its last turn
     own_folder: Path | None = None  # made for it, and removed with it
+    has_started: Callable[[], None] = lambda: None  # to be told when it has written something
     turns: int = 0
     cost: float = 0.0  # USD it has reported so far
     session: str | None = None  # the id of its transcript, where it keeps one
-    has_started: asyncio.Event = field(default_factory=asyncio.Event)  # it has written something
 
 
 class Pool:
-    """Starts, keeps and ends the processes of one backend. `async with` opens and closes it."""
+    """Starts, keeps and ends the processes of one backend."""
 
     def __init__(
         self, program: Program, *, min_idle: int, max_warm: int, clock: Callable[[], float] = time.monotonic
@@ -68,22 +68,26 @@ class Pool:
         self._spares: deque[Worker] = deque()
         self._warm: OrderedDict[bytes, Worker] = OrderedDict()  # by what they know; the longest idle first
         self._asleep: OrderedDict[bytes, Asleep] = OrderedDict()
-        self._starting = asyncio.Semaphore(os.cpu_count() or 1)  # more at once only slow each other down
         self._wanted = asyncio.Event()
         self._probed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self.problem: str | None = None  # why the program cannot be used; known soon after the start
         self._scratch: Path | None = None
+        self._starts: Starts
+        self._is_closed = False
 
-    async def __aenter__(self) -> Pool:
+    async def open(self, starts: Starts) -> None:
+        """Begin to keep spares. `starts` says how many processes may be starting at once. `close` must follow."""
+        self._starts = starts
         self._scratch = Path(tempfile.mkdtemp(prefix="gw-claude-"))
         for name in ("empty", "tmp"):
             (self._scratch / name).mkdir()
         self._keeper = asyncio.create_task(self._keep())
-        return self
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def close(self) -> None:
+        """End every process. Harmless where nothing was opened."""
+        self._is_closed = True
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -120,6 +124,11 @@ class Pool:
                 self.dismiss(worker)
         return await self._start(argv, cwd)
 
+    @property
+    def keeps_warm(self) -> bool:
+        """Whether a process has any use after its turn."""
+        return self._max_warm > 0 and not self._is_closed
+
     def warm(self, knowledge: bytes) -> Worker | None:
         """The process that had the conversation so far, if it still lives; it is the caller's now."""
         worker = self._warm.pop(knowledge, None)
@@ -134,6 +143,9 @@ class Pool:
 
     def keep_warm(self, worker: Worker, knowledge: bytes) -> None:
         """Keep a process whose turn ended well for the next turn of the same conversation, if there is room."""
+        if self._is_closed:
+            self.dismiss(worker)
+            return
         worker.turns += 1
         worker.since = self._clock()
         previous = self._warm.pop(knowledge, None)
@@ -150,18 +162,27 @@ class Pool:
     def _send_to_sleep(self, knowledge: bytes, worker: Worker) -> None:
         """End a process that did well; what it knows can be resumed where it has kept it."""
         if worker.session is not None:
-            self._asleep[knowledge] = Asleep(worker.session, worker.cost)
-            while len(self._asleep) > MAX_ASLEEP:
-                self._own(asyncio.to_thread(self._program.forget, self._asleep.popitem(last=False)[1].session))
+            self.put_to_sleep(knowledge, Asleep(worker.session, worker.cost))
         self.dismiss(worker, PATIENCE, forgets=False)
+
+    def put_to_sleep(self, knowledge: bytes, asleep: Asleep) -> None:
+        """Keep a transcript for the next turn of its conversation; the oldest go where there are too many."""
+        previous = self._asleep.pop(knowledge, None)
+        self._asleep[knowledge] = asleep
+        gone = [previous] if previous is not None else []
+        while len(self._asleep) > MAX_ASLEEP:
+            gone.append(self._asleep.popitem(last=False)[1])
+        for one in gone:
+            self.own(asyncio.to_thread(self._program.forget, one.session))
 
     def dismiss(self, worker: Worker, patience: float = 0.0, *, forgets: bool = True) -> None:
         """End a process, all that it started, its folder and its transcript; a spare is replaced."""
-        worker.has_started.set()
+        worker.has_started()
         self._wanted.set()
-        self._own(self._end(worker, patience, forgets))
+        self.own(self._end(worker, patience, forgets))
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+    def own(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside; it is waited for at the end."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -180,7 +201,7 @@ class Pool:
 
     async def _start(self, argv: Sequence[str], cwd: Path | None) -> Worker:
         assert self._scratch is not None, "the pool is not open"
-        await self._starting.acquire()
+        has_started = await self._starts.begin()
         own: Path | None = None
         try:
             if cwd is None:
@@ -190,20 +211,11 @@ class Pool:
             environment = self._program.environment(self._scratch / "tmp")
             process = await Process.spawn(argv, cwd=cwd, environment=environment)
         except BaseException:
-            self._starting.release()
+            has_started()
             if own is not None:
                 own.rmdir()
             raise
-        worker = Worker(process, argv, cwd, self._clock(), own)
-        self._own(self._release(worker))
-        return worker
-
-    async def _release(self, worker: Worker) -> None:
-        """Let the next one start once this one has, or has been given up."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(START):
-                await worker.has_started.wait()
-        self._starting.release()
+        return Worker(process, argv, cwd, self._clock(), own, has_started)
 
     # --- spares -----------------------------------------------------------------------------------------------------
 
@@ -262,7 +274,7 @@ class Pool:
                     said += data
         except TimeoutError:
             raise Unavailable(f"a spare process said nothing for {START:g} s") from None
-        worker.has_started.set()
+        worker.has_started()
 
     async def _probe(self) -> str | None:
         """What is wrong with the program: it does not run, or it is too old to be confined."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gw.environ import Environ
-from gw.errors import ConfigError
 from gw.secret import Secret
 
 OLDEST = (2, 1, 248)  # the first version that can be told that a prompt is plain text (`client_composed`)
@@ -33,7 +32,6 @@ _QUIET = {
     "CLAUDE_CODE_MAX_RETRIES": "1",  # the gateway retries and falls back by itself
     "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
 }
-_OURS = frozenset({"-p", "--print", "--input-format", "--output-format", "--tools", "--resume", "--session-id"})
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 
 
@@ -75,6 +73,9 @@ class Program:
     arguments: Sequence[str]
     timeout: float  # seconds, of one call of the provider's API
     environ: Environ
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # added to each call
+    ca_file: Path | None = None  # certificate authorities beside the usual ones
+    proxy: str | None = field(default=None, repr=False)  # may hold a password
 
     def chat(self) -> list[str]:
         """The command line of a process without tools that leaves nothing behind."""
@@ -110,6 +111,12 @@ class Program:
             found["ANTHROPIC_BASE_URL"] = self.base_url
         if self.key is not None:
             found["ANTHROPIC_API_KEY"] = self.key.reveal()
+        if self.headers:
+            found["ANTHROPIC_CUSTOM_HEADERS"] = "\n".join(f"{name}: {value}" for name, value in self.headers.items())
+        if self.ca_file is not None:
+            found["NODE_EXTRA_CA_CERTS"] = str(self.ca_file)
+        if self.proxy is not None:
+            found["HTTPS_PROXY"] = found["HTTP_PROXY"] = self.proxy
         return found | dict(self.variables)
 
     def _line(self, model: str | None) -> list[str]:
@@ -130,10 +137,3 @@ class Program:
             return None
         is_ours = status.st_uid in (0, os.getuid()) and not status.st_mode & 0o022
         return path if is_ours else None
-
-
-def check_arguments(arguments: Sequence[str]) -> None:
-    """Raise ConfigError for arguments that would take the conversation out of our hands."""
-    taken = [argument for argument in arguments if argument.partition("=")[0] in _OURS]
-    if taken:
-        raise ConfigError([f"arguments: {', '.join(taken)} is set by gw; take it out"])

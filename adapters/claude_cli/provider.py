@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import asyncio
 import tempfile
 import time
 import uuid
@@ -15,20 +15,24 @@ from typing import Annotated, Any, ClassVar
 from gw.adapters.claude_cli.confinement import Roots
 from gw.adapters.claude_cli.confinement import allowed_tools as tools_of
 from gw.adapters.claude_cli.failures import Failures
+from gw.adapters.claude_cli.interrupt import interrupted
 from gw.adapters.claude_cli.lines import TurnReader
-from gw.adapters.claude_cli.places import Places
+from gw.adapters.claude_cli.options import check_arguments, check_counts, check_tools, check_what_it_has_not, clocks_of
+from gw.adapters.claude_cli.places import Place, Places
 from gw.adapters.claude_cli.pool import Pool, Worker, knowledge_of
-from gw.adapters.claude_cli.program import NO_PROGRAM, Program, check_arguments, find_program
+from gw.adapters.claude_cli.program import NO_PROGRAM, Program, find_program
 from gw.adapters.claude_cli.prompt import Prompt, read_chat
-from gw.adapters.claude_cli.turn import Turn
+from gw.adapters.claude_cli.starts import starts
+from gw.adapters.claude_cli.turn import Clocks, End, Turn
+from gw.backend_options import TimeoutTable
 from gw.environ import Environ
-from gw.errors import ConfigError, Unavailable
+from gw.errors import Unavailable
+from gw.losses import judge, told
 from gw.message import Request, Response, Summary
 from gw.options import Alias
 from gw.secret import Secret
 from gw.shared import Shared
 
-_TOOL = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 _CHAT_PROMPT = "You are a helpful assistant."  # without one the program sends 49 kB of its own with every request
 _NAMED_NO_MODEL = frozenset({"auto", "default"})
 
@@ -82,16 +86,27 @@ class ClaudeCLI:
         queue_size: Annotated[int, Alias("queueSize", "maxQueue")] = 50,
         queue_timeout: float = 30.0,
         timeout: float = 120.0,
+        timeouts: TimeoutTable | None = None,
         base_url: str | None = None,
         api_key: Secret | None = None,
         api_key_env: str | None = None,
+        api_key_envs: list[str] | None = None,
+        headers: dict[str, str] | None = None,
+        ca_file: Path | None = None,
+        proxy: str | None = None,
+        transport: str = "own",
         environ: Environ | None = None,
         shared: Shared | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._allowed = ["Read", "Glob", "Grep"] if allowed_tools is None else list(allowed_tools)
-        _check(self._allowed, arguments or (), {"min_idle": min_idle, "max_warm": max_warm})
+        check_tools(self._allowed)
+        check_arguments(arguments or ())
+        check_counts(min_idle=min_idle, max_warm=max_warm)
         environ = environ or Environ()
+        timeouts = timeouts or TimeoutTable()
+        check_what_it_has_not(api_key_envs, timeouts.connect, transport)
+        self._clocks = clocks_of(timeout, timeouts, environ)
         key = api_key or (environ.secret(api_key_env) if api_key_env else None)
         path = find_program(command, environ)
         self._missing = None if path is not None else NO_PROGRAM if command is None else f"no program {command!r}"
@@ -103,14 +118,16 @@ class ClaudeCLI:
             key=key,
             variables=env or {},
             arguments=tuple(arguments or ()),
-            timeout=timeout,
+            timeout=self._clocks.turn,
             environ=environ,
+            headers=headers or {},
+            ca_file=ca_file.expanduser() if ca_file is not None else None,
+            proxy=proxy,
         )
         self._roots = Roots([Path.cwd(), Path(tempfile.gettempdir())] if roots is None else roots)
         self._resume = resume
         self._system_prompt = system_prompt
         self._queue_timeout = queue_timeout
-        self._timeout = timeout
         self._clock = clock
         self._places = Places(name, max_concurrent, queue_size, shared=shared, clock=clock)
         self._pool = Pool(self._program, min_idle=min_idle, max_warm=max_warm, clock=clock)
@@ -119,11 +136,11 @@ class ClaudeCLI:
 
     async def __aenter__(self) -> ClaudeCLI:
         if self._missing is None:
-            await self._pool.__aenter__()
+            await self._pool.open(starts(self._places.workers))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._pool.__aexit__(*exc)
+        await self._pool.close()
 
     @property
     def problem(self) -> str | None:
@@ -134,24 +151,31 @@ class ClaudeCLI:
         """The figures of `/queue/status`, over all workers."""
         return self._places.status()
 
+    def longest_turn(self) -> float:
+        """Seconds for which the longest of all turns has been running."""
+        return self._places.longest()
+
     async def answer(self, request: Request, /) -> Response:
         """One turn in one process. Raises InvalidRequest before anybody waits, Unavailable where the queue is full."""
         if self._missing is not None:
             raise Unavailable(f'backend "{self._name}" is not ready: {self._missing}')
         task = self._read(request)
-        await self._pool.check()
-        waited = await self._places.take(self._queue_timeout)
         attempt = request.exchange.attempt
         if attempt is not None:
-            attempt.queue_wait = waited
             attempt.losses = task.prompt.losses
-        leave = partial(self._leave, self._clock())
+        judge(request.candidate.backend, task.prompt.losses)
+        await self._pool.check()
+        place = await self._places.take(self._queue_timeout)
+        if attempt is not None:
+            attempt.queue_wait = place.waited
         try:
-            turn = await self._begin(request, task, leave)
+            turn = await self._begin(request, task, place)
         except BaseException:
-            leave(False)
+            place.leave(is_failed=True)
             raise
-        headers = _told(task.prompt)
+        if attempt is not None:
+            attempt.summary = turn.summary  # what a turn that fails has cost is known too
+        headers = told(task.prompt.losses)
         if request.is_stream:
             return Response(turn, headers=headers, summary=turn.summary)
         try:
@@ -187,17 +211,18 @@ class ClaudeCLI:
 
     # --- a turn -----------------------------------------------------------------------------------------------------
 
-    async def _begin(self, request: Request, task: _Task, leave: Callable[[bool], None]) -> Turn:
-        prompt = task.prompt
+    async def _begin(self, request: Request, task: _Task, place: Place) -> Turn:
+        prompt, began = task.prompt, asyncio.get_running_loop().time()
         scope = (request.principal.name, task.argv, task.cwd, task.instructions, task.settings)
         knowledge = knowledge_of(scope, prompt.turns[:-1])
-        worker = self._pool.warm(knowledge) or await self._resumed(task, knowledge)
-        if worker is not None:
+        try:
+            async with asyncio.timeout(self._clocks.turn):
+                worker, knows = await self._worker(task, knowledge)
+        except TimeoutError:
+            raise self._failures.timeout(f"no process could start within {self._clocks.turn:g} s") from None
+        if knows:
             batches = Prompt(turns=prompt.turns[-1:]).batches()
         else:
-            session = str(uuid.uuid4()) if self._resume and task.cwd is not None else None
-            worker = await self._pool.checkout(task.argv + task.session(session), task.cwd)
-            worker.session = session
             controls: list[dict[str, Any]] = [{"subtype": "initialize", **task.instructions}]
             if task.settings:
                 controls.append({"subtype": "apply_flag_settings", "settings": task.settings})
@@ -211,15 +236,30 @@ class ClaudeCLI:
             is_structured=prompt.schema is not None,
             cost_before=worker.cost,
         )
-        ended = partial(self._ended, worker, reader, scope, prompt, leave)
-        return Turn(worker, reader, batches, failures=self._failures, timeout=self._timeout, ended=ended)
+        ended = partial(self._ended, worker, reader, scope, prompt, place)
+        clocks = self._clocks if request.is_stream else Clocks(self._clocks.turn)
+        return Turn(worker, reader, batches, failures=self._failures, clocks=clocks, began=began, ended=ended)
+
+    async def _worker(self, task: _Task, knowledge: bytes) -> tuple[Worker, bool]:
+        """A process, and whether it knows the conversation so far."""
+        worker = self._pool.warm(knowledge) or await self._resumed(task, knowledge)
+        if worker is not None:
+            return worker, True
+        session = str(uuid.uuid4()) if self._resume and task.cwd is not None else None
+        worker = await self._pool.checkout(task.argv + task.session(session), task.cwd)
+        worker.session = session
+        return worker, False
 
     async def _resumed(self, task: _Task, knowledge: bytes) -> Worker | None:
         """A new process that goes on with the transcript of one that has ended, where there is one."""
         asleep = self._pool.asleep(knowledge)
         if asleep is None:
             return None
-        worker = await self._pool.checkout(task.argv + task.session(asleep.session, is_new=False), task.cwd)
+        try:
+            worker = await self._pool.checkout(task.argv + task.session(asleep.session, is_new=False), task.cwd)
+        except BaseException:
+            self._pool.put_to_sleep(knowledge, asleep)
+            raise
         worker.session, worker.cost = asleep
         return worker
 
@@ -229,20 +269,34 @@ class ClaudeCLI:
         reader: TurnReader,
         scope: object,
         prompt: Prompt,
-        leave: Callable[[bool], None],
-        is_well: bool,
+        place: Place,
+        how: End,
     ) -> None:
-        leave(is_well)
-        if not is_well:
+        place.leave(is_failed=how != "well")
+        if how == "well":
+            self._keep(worker, reader, scope, prompt)
+        elif how == "left" and reader.text and self._pool.keeps_warm:
+            self._pool.own(self._interrupt(worker, reader, scope, prompt))
+        else:
             self._pool.dismiss(worker)
-            return
+
+    async def _interrupt(self, worker: Worker, reader: TurnReader, scope: object, prompt: Prompt) -> None:
+        """A client that stops an answer often goes on from what it has read of it: so may the process."""
+        has_stopped = False
+        try:
+            has_stopped = await interrupted(worker, reader)
+        finally:
+            if not has_stopped:
+                self._pool.dismiss(worker)
+        worker.cost = reader.cost
+        if has_stopped:
+            self._keep(worker, reader, scope, prompt)
+
+    def _keep(self, worker: Worker, reader: TurnReader, scope: object, prompt: Prompt) -> None:
         if worker.session is not None:
             worker.session = reader.session_id or worker.session  # older programs give a new one on resuming
         said = {"role": "assistant", "content": [{"type": "text", "text": "".join(reader.text)}]}
         self._pool.keep_warm(worker, knowledge_of(scope, [*prompt.turns, said]))
-
-    def _leave(self, since: float, is_well: bool) -> None:
-        self._places.leave(seconds=self._clock() - since, is_failed=not is_well)
 
 
 def _secrets_in(variables: Mapping[str, str]) -> list[Secret]:
@@ -255,26 +309,3 @@ def _head(request: Request) -> dict[str, Any]:
         "created": int(request.exchange.timestamp),
         "model": request.candidate.answers_as,
     }
-
-
-def _told(prompt: Prompt) -> dict[str, str]:
-    """The headers that tell what the program could not be told."""
-    found = {
-        "X-Gateway-Dropped": [loss.pointer for loss in prompt.losses if loss.kind == "dropped"],
-        "X-Gateway-Changed": [loss.pointer for loss in prompt.losses if loss.kind != "dropped"],
-    }
-    return {name: _pointers(pointers) for name, pointers in found.items() if pointers}
-
-
-def _pointers(pointers: list[str]) -> str:
-    text = ", ".join("".join(c if "!" <= c <= "~" and c != "," else "?" for c in pointer) for pointer in pointers)
-    return text if len(text) <= 2048 else f"{len(pointers)} fields"
-
-
-def _check(tools: list[str], arguments: list[str] | tuple[()], counts: dict[str, int]) -> None:
-    wrong = [name for name in tools if not _TOOL.match(name)]
-    problems = [f'allowed_tools: {name!r} is not the name of a tool such as "Read"' for name in wrong]
-    problems += [f"{name} is 0 or more, found {count}" for name, count in counts.items() if count < 0]
-    if problems:
-        raise ConfigError(problems)
-    check_arguments(arguments)

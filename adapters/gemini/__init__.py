@@ -75,7 +75,12 @@ class Gemini:
             raise ConfigError([f"flags.{error}"]) from None
 
     async def prepare(self, request: Request) -> Request:
-        """The request with the images and files inside it that `fetch` allows and Gemini does not follow itself."""
+        """The request with the images and files inside it that `fetch` allows and Gemini does not follow itself.
+
+        The thought signatures of its tool calls are at hand then.
+        """
+        if request.document is not None:
+            await self._signatures.recall(_scope(request), request.document.peek()["messages"])
         return request if self.fetcher is None else await self.fetcher.inline(request, self.takes_uri)
 
     def open(self, request: Request, /) -> GeminiCodec:
@@ -87,7 +92,7 @@ class Gemini:
         if is_old:
             chat = with_tools(chat)
         candidate = request.candidate
-        scope = f"{_FAMILY}:{request.principal.name}"
+        scope = _scope(request)
         draft = Draft(
             provider=self.provider,
             traits=self._traits.get(candidate.model) or self._learn(candidate.model),
@@ -147,6 +152,10 @@ class Gemini:
     def _credentials(self, key: Secret | None) -> list[tuple[str, str]]:
         # In a header: as ?key= it would stand in every log on the way.
         return [("x-goog-api-key", key.reveal())] if key else []
+
+
+def _scope(request: Request) -> str:
+    return f"{_FAMILY}:{request.principal.name}"
 
 
 def verb(is_stream: bool) -> str:

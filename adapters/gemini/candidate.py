@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,22 +12,6 @@ from gw.adapters.gemini.partial_arguments import PartialArguments
 from gw.adapters.gemini.signatures import FORMAT
 
 Delta = dict[str, Any]
-
-
-class CallIds:
-    """Tool call ids that no other answer has: clients may choose request ids, hence the time beside them."""
-
-    __slots__ = ("_count", "_request_id", "_timestamp")
-
-    def __init__(self, request_id: str, timestamp: float) -> None:
-        self._request_id = request_id
-        self._timestamp = timestamp
-        self._count = 0
-
-    def __call__(self) -> str:
-        self._count += 1
-        seed = f"{self._request_id} {self._timestamp!r} {self._count}".encode("utf-8", "surrogatepass")
-        return "call_" + hashlib.blake2b(seed, digest_size=12).hexdigest()
 
 
 class Candidate:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from gw.adapter import WireRequest
-from gw.adapters.gemini.candidate import CallIds, Candidate, Delta
+from gw.adapters.gemini.candidate import Candidate, Delta
 from gw.adapters.gemini.draft import Draft
 from gw.adapters.gemini.framing import Framing, framing_of
 from gw.adapters.gemini.metadata import (
@@ -20,11 +18,12 @@ from gw.adapters.gemini.metadata import (
     usage_object,
     usage_of,
 )
+from gw.answer_frame import AnswerFrame
 from gw.chat_parts import as_function_call
 from gw.document import Chunk, Completion
-from gw.errors import GatewayError, UpstreamError, UpstreamProtocolError
+from gw.errors import GatewayError, UpstreamError
 from gw.message import Headers, Loss, Request, Summary
-from gw.provider_errors import from_answer, from_object, quote
+from gw.schema_check import answer_problem
 from gw.sse import EventTooLarge
 
 
@@ -44,20 +43,16 @@ class GeminiCodec:
         self.wire = wire
         self.losses: Sequence[Loss] = draft.losses
         self.summary = Summary()
-        self._request = request
         self._names = draft.names
+        self._strict_schema = draft.strict_schema
         self._keep = keep
-        key = request.candidate.key
-        self._secrets = () if key is None else (key,)
         self._is_deprecated = is_deprecated  # the client reads `function_call`
         self._is_grounded = is_grounded  # citations may come, whose places need the whole text
-        self._id = f"chatcmpl-{request.id}"
-        self._created = int(request.exchange.timestamp)
-        self._model = request.candidate.answers_as
+        self._frame = AnswerFrame(request)
+        self._audio_id = f"audio_{request.id}"
         self._stream: Framing | None = None
         self._head = b""  # the first bytes of a stream, to quote where it turns out to be none
         self._candidates: dict[int, Candidate] = {}
-        self._call_ids = CallIds(request.id, request.exchange.timestamp)
         self._counts: Mapping[str, Any] | None = None
         self._block: Mapping[str, Any] | None = None  # promptFeedback of a prompt that was refused
         self._error: GatewayError | None = None  # to be raised once what came before it is given out
@@ -71,38 +66,33 @@ class GeminiCodec:
 
     def complete(self, content: bytes) -> Completion:
         """See `gw.adapter.Codec`."""
-        value = self._parse(content)
+        value = self._frame.parsed(content)
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         if not isinstance(value, dict):
-            raise self._garbage(content)
+            raise self._frame.garbage(content)
         if value.get("error"):
-            raise self._told(value)
+            raise self._frame.told(value)
         self._note(value)
         choices = [self._choice(found, at) for at, found in enumerate(value.get("candidates") or ())]
         if not choices:
             if self._block is None:
-                raise self._garbage(content)
+                raise self._frame.garbage(content)
             choices = [self._blocked_choice()]
         self._settle(choices[0]["finish_reason"])
-        completion: dict[str, Any] = {
-            "id": self._id,
-            "object": "chat.completion",
-            "created": self._created,
-            "model": self._model,
-            "choices": choices,
-        }
-        if self._counts is not None:
-            completion["usage"] = usage_object(self._counts)
-        return Completion(value=completion)
+        usage = None if self._counts is None else usage_object(self._counts)
+        return Completion(value=self._frame.completion(choices, usage))
 
     def _choice(self, found: Mapping[str, Any], at: int) -> dict[str, Any]:
         candidate = self._candidate(found.get("index", at))
         delta = self._read(candidate, found)
         self._join(delta, candidate.close())
+        if candidate.finish is None and not delta:
+            raise self._frame.protocol("holds a candidate with neither content nor a finish reason")
         native = candidate.finish or "STOP"
         reason = finish_reason(native, candidate.calls > 0)
         content = delta.pop("content", None)
+        self._check(reason, content or "")
         if content is None and reason in ("stop", "length") and "images" not in delta and "audio" not in delta:
             content = ""
         message = {"role": "assistant", "content": content, "refusal": None, **delta}
@@ -155,7 +145,7 @@ class GeminiCodec:
         try:
             values = self._stream.feed(data)
         except EventTooLarge as error:
-            raise self._protocol(str(error)) from None
+            raise self._frame.protocol(str(error)) from None
         return self._chunks(values)
 
     def finish(self) -> Sequence[Chunk]:
@@ -164,7 +154,7 @@ class GeminiCodec:
             try:
                 values = self._stream.finish()
             except ValueError as error:
-                raise self._protocol(f"was cut short: {error}") from None
+                raise self._frame.protocol(f"was cut short: {error}") from None
             chunks = self._chunks(values)
         else:
             chunks = []
@@ -173,14 +163,13 @@ class GeminiCodec:
         if not self._candidates and self._block is not None:
             chunks += self._blocked_chunks()
         elif not self._candidates:
-            raise self._protocol(f"ended without an answer: {quote(self._head, self._secrets)}")
+            raise self._frame.protocol(f"ended without an answer: {self._frame.quoted(self._head)}")
         elif any(candidate.finish is None for candidate in self._candidates.values()):
-            raise self._protocol("was cut short: no finish reason came")
+            raise self._frame.protocol("was cut short: no finish reason came")
         for candidate in self._candidates.values():
             chunks += self._last_chunks(candidate)
         if self._counts is not None:
-            last = {**self._chunk([]).peek(), "usage": usage_object(self._counts)}
-            chunks.append(Chunk(None, last))
+            chunks.append(self._frame.chunk([], usage_object(self._counts)))
         return chunks
 
     def _chunks(self, values: Sequence[bytes]) -> list[Chunk]:
@@ -188,17 +177,14 @@ class GeminiCodec:
         chunks: list[Chunk] = []
         try:
             for value in values:
-                try:
-                    event = orjson.loads(value)
-                except orjson.JSONDecodeError:
-                    raise self._garbage(value) from None
+                event = self._frame.parsed(value)
                 if isinstance(event, dict):
                     self._event(event, chunks)
                 elif isinstance(event, list) and all(isinstance(one, dict) for one in event):
                     for one in event:
                         self._event(one, chunks)
                 else:
-                    raise self._garbage(value)
+                    raise self._frame.garbage(value)
         except GatewayError as error:
             if not chunks:
                 raise
@@ -210,7 +196,7 @@ class GeminiCodec:
 
     def _event(self, event: Mapping[str, Any], chunks: list[Chunk]) -> None:
         if event.get("error"):
-            raise self._told(event)
+            raise self._frame.told(event)
         self._note(event)
         for found in event.get("candidates") or ():
             index = found.get("index", 0)
@@ -219,7 +205,7 @@ class GeminiCodec:
                 candidate = self._candidate(index)
                 chunks.append(self._delta_chunk(candidate, {"role": "assistant", "content": ""}))
             delta = self._read(candidate, found)
-            if self._is_grounded and "content" in delta:
+            if (self._is_grounded or self._strict_schema is not None) and "content" in delta:
                 candidate.texts.append(delta["content"])
             if len(found) <= 2:  # content and index: nearly every event
                 if delta:
@@ -233,17 +219,21 @@ class GeminiCodec:
                 chunks.append(self._delta_chunk(candidate, delta))
             if "logprobsResult" in found:
                 logprobs = logprobs_object(found["logprobsResult"])
-                chunks.append(self._chunk([{"index": index, "delta": {}, "logprobs": logprobs, "finish_reason": None}]))
+                chunks.append(
+                    self._frame.chunk([{"index": index, "delta": {}, "logprobs": logprobs, "finish_reason": None}])
+                )
 
     def _last_chunks(self, candidate: Candidate) -> list[Chunk]:
         rest = candidate.close()
         chunks = [self._delta_chunk(candidate, rest)] if rest else []
         native = candidate.finish or "STOP"
-        reason = self._old(finish_reason(native, candidate.calls > 0), {})
+        reason = finish_reason(native, candidate.calls > 0)
+        self._check(reason, "".join(candidate.texts))
+        reason = self._old(reason, {})
         if candidate.index == 0:
             self._settle(reason)
         choice = {"index": candidate.index, "delta": {}, "finish_reason": reason, "native_finish_reason": native}
-        chunks.append(self._chunk([choice]))
+        chunks.append(self._frame.chunk([choice]))
         return chunks
 
     def _blocked_chunks(self) -> list[Chunk]:
@@ -253,7 +243,7 @@ class GeminiCodec:
         first = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
         if refusal:
             first["delta"] = {"role": "assistant", "content": "", "refusal": refusal}
-        return [self._chunk([first]), self._chunk([{**choice, "delta": {}}])]
+        return [self._frame.chunk([first]), self._frame.chunk([{**choice, "delta": {}}])]
 
     def _delta_chunk(self, candidate: Candidate, delta: Delta) -> Chunk:
         if self._is_deprecated and "tool_calls" in delta:
@@ -263,19 +253,7 @@ class GeminiCodec:
                 del delta["function_call"]
         if "audio" in delta:
             self._add_audio_id(delta)
-        return self._chunk([{"index": candidate.index, "delta": delta, "finish_reason": None}])
-
-    def _chunk(self, choices: list[dict[str, Any]]) -> Chunk:
-        return Chunk(
-            None,
-            {
-                "id": self._id,
-                "object": "chat.completion.chunk",
-                "created": self._created,
-                "model": self._model,
-                "choices": choices,
-            },
-        )
+        return self._frame.chunk([{"index": candidate.index, "delta": delta, "finish_reason": None}])
 
     # --- both -----------------------------------------------------------------------------------------------------
 
@@ -285,7 +263,7 @@ class GeminiCodec:
         try:
             delta = candidate.read(content.get("parts") or ()) if content else {}
         except (ValueError, AttributeError, TypeError) as error:
-            raise self._protocol(f"sent parts that its API does not know: {error}") from None
+            raise self._frame.protocol(f"sent parts that its API does not know: {error}") from None
         if "content" in delta:
             self.summary.output_characters += len(delta["content"])
         if "reasoning_content" in delta:
@@ -298,13 +276,21 @@ class GeminiCodec:
                 raise self._failed(candidate.finish, found.get("finishMessage"))
         return delta
 
+    def _check(self, reason: str, text: str) -> None:
+        """Hold a finished answer to the client's schema where Gemini is not held to it."""
+        if self._strict_schema is None or reason != "stop":
+            return
+        problem = answer_problem(text, self._strict_schema)
+        if problem is not None:
+            raise self._frame.protocol(f"does not fit the schema asked for with strict: {problem}")
+
     def _candidate(self, index: int) -> Candidate:
-        candidate = self._candidates[index] = Candidate(index, self._names, self._call_ids, self._keep)
+        candidate = self._candidates[index] = Candidate(index, self._names, self._frame.new_call_id, self._keep)
         return candidate
 
     def _add_audio_id(self, holder: dict[str, Any]) -> None:
         if "audio" in holder:
-            holder["audio"] = {"id": f"audio_{self._request.id}", "expires_at": self._created, **holder["audio"]}
+            holder["audio"] = {"id": self._audio_id, "expires_at": self._frame.created, **holder["audio"]}
 
     def _note(self, value: Mapping[str, Any]) -> None:
         """Keep what an answer or event says about itself."""
@@ -329,26 +315,10 @@ class GeminiCodec:
 
     def fail(self, status: int, headers: Headers, content: bytes) -> UpstreamError:
         """See `gw.adapter.Codec`."""
-        now = self._request.exchange.timestamp
-        return from_answer(status, headers, content, backend=self.wire.backend, secrets=self._secrets, now=now)
-
-    def _parse(self, content: bytes) -> Any:
-        try:
-            return orjson.loads(content)
-        except orjson.JSONDecodeError:
-            raise self._garbage(content) from None
-
-    def _told(self, value: Any) -> UpstreamError:
-        return from_object(value, backend=self.wire.backend, secrets=self._secrets)
-
-    def _garbage(self, content: bytes) -> UpstreamProtocolError:
-        return self._protocol(f"sent what is no answer of its API: {quote(content, self._secrets)}")
-
-    def _protocol(self, what: str) -> UpstreamProtocolError:
-        return UpstreamProtocolError(f'the answer of backend "{self.wire.backend}" {what}')
+        return self._frame.failed(status, headers, content)
 
     def _failed(self, native: str, message: Any) -> UpstreamError:
-        detail = f": {message}" if message else ""
+        detail = f": {self._frame.cleaned(str(message))[:500]}" if message else ""
         return UpstreamError(
-            f'backend "{self.wire.backend}" ended its answer with {native}{detail[:500]}', upstream_status=200
+            f'backend "{self.wire.backend}" ended its answer with {native}{detail}', upstream_status=200
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gw.message import Loss
 from gw.models import Model
@@ -95,6 +95,7 @@ class Draft:
     is_vertex: bool = False  # Vertex AI: metadata becomes labels, and some fields are unknown
     names: Names = field(default_factory=Names)
     losses: list[Loss] = field(default_factory=list)
+    strict_schema: dict[str, Any] | None = None  # what the client wants kept and Gemini is not held to
 
     def drop(self, pointer: str, detail: str = "") -> None:
         """Tell that something is not sent."""

@@ -23,6 +23,7 @@ _MODALITIES = {"text": "TEXT", "audio": "AUDIO", "image": "IMAGE"}
 _BUDGETS = {"low": 1024, "medium": 2048, "high": 4096}
 _LEAST = {"flash": 1, "lite": 512, "pro": 128}
 _CAPS = {"flash": 24_576, "lite": 24_576, "pro": 32_768}
+_STOPS = 5
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
@@ -38,6 +39,8 @@ def encode_generation(chat: Mapping[str, Any], body: dict[str, Any], draft: Draf
     stop = chat.get("stop")
     if stop:
         config["stopSequences"] = [stop] if isinstance(stop, str) else [one for one in stop if one]
+        if len(config["stopSequences"]) > _STOPS:
+            raise refusal("/stop", f"{draft.provider} takes at most {_STOPS} stop sequences")
     if chat.get("n") not in (None, 1):
         config["candidateCount"] = chat["n"]
     if chat.get("seed") is not None:
@@ -81,20 +84,26 @@ def _response_format(wanted: Any, config: dict[str, Any], body: dict[str, Any], 
         return
     if kind not in ("json_object", "json_schema"):
         raise refusal("/response_format/type", f"{draft.provider} takes text, json_object and json_schema")
-    schema = None
+    schema, is_strict = None, False
     if kind == "json_schema":
         inner = wanted.get("json_schema")
-        schema = inner.get("schema") if isinstance(inner, dict) else None
+        if isinstance(inner, dict):
+            schema, is_strict = inner.get("schema"), bool(inner.get("strict"))
         if schema is not None and not isinstance(schema, dict):
             raise refusal("/response_format/json_schema/schema", "a JSON schema must be an object")
     if "tools" in body and not draft.traits.schema_with_tools:
         _instruct(schema, body)
-        draft.emulate("/response_format", "an instruction: beside tools this model takes no form for its answer")
+        held = "is checked" if is_strict and schema else "is not checked without strict"
+        draft.emulate("/response_format", f"asked for in words, as this model takes no form beside tools; it {held}")
+        draft.strict_schema = schema if is_strict else None
         return
     config["responseMimeType"] = "application/json"
     if schema is not None:
+        before = len(draft.losses)
         field, fitted = fit_schema(schema, "/response_format/json_schema/schema", "response", draft)
         config[field] = fitted
+        if is_strict and len(draft.losses) > before:  # Gemini is not held to all of it
+            draft.strict_schema = schema
 
 
 def _instruct(schema: Any, body: dict[str, Any]) -> None:
@@ -133,10 +142,12 @@ def _thinking(chat: Mapping[str, Any], draft: Draft) -> dict[str, Any] | None:
     wanted: Mapping[str, Any] = reasoning if isinstance(reasoning, dict) else {}
     place = "/reasoning_effort" if chat.get("reasoning_effort") is not None else "/reasoning"
     effort, budget = chat.get("reasoning_effort") or wanted.get("effort"), wanted.get("max_tokens")
+    if effort == "default":  # whatever the model does by itself
+        effort = None
     if effort is None and budget is None:
         if wanted.get("enabled") is False:
             effort = "none"
-        elif not wanted:
+        elif not wanted or wanted.get("effort") == "default":
             return None
     if effort is not None and effort not in _EFFORTS:
         raise refusal(place, f"{draft.provider}'s efforts are {', '.join(_EFFORTS)}, not {effort!r}")

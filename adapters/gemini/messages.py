@@ -39,33 +39,35 @@ def encode_messages(messages: Sequence[Mapping[str, Any]], draft: Draft) -> tupl
     system: list[Part] = []
     contents: list[Content] = []
     calls: list[tuple[str, str]] = []  # id and name of the calls of the last assistant turn
-    results: dict[str, tuple[Mapping[str, Any], str]] = {}
+    results: dict[str, tuple[Mapping[str, Any], int]] = {}
+    last = len(messages) - 1
     for index, message in enumerate(messages):
-        pointer = f"/messages/{index}"
         role = message.get("role")
         if not message.keys() <= _KNOWN:
-            _tell_unknown(message, pointer, draft)
+            _tell_unknown(message, index, draft)
         if role == "tool":
-            _collect_result(message, pointer, results, draft)
-            if index + 1 == len(messages) or messages[index + 1].get("role") != "tool":
+            _collect_result(message, index, results, draft)
+            if index == last or messages[index + 1].get("role") != "tool":
                 _append(contents, "user", _result_parts(calls, results, draft))
                 results = {}
         elif role == "assistant":
             calls = []
-            _append(contents, "model", _assistant_parts(message, pointer, calls, draft))
+            _append(contents, "model", _assistant_parts(message, index, calls, draft))
         elif role == "user":
-            parts = _user_parts(message, pointer, draft)
+            parts = _user_parts(message, index, draft)
             if not parts:
-                raise refusal(pointer + "/content", f"this message is empty, and {draft.provider} takes no empty ones")
+                what = f"this message is empty, and {draft.provider} takes no empty ones"
+                raise refusal(f"/messages/{index}/content", what)
             _append(contents, "user", parts)
         elif role in _SYSTEM:
-            text = _system_texts(message, pointer, draft)
+            text = _system_texts(message, index, draft)
             if contents:
                 _append(contents, "user", [{"text": f"<system>{one}</system>"} for one in text])
+                draft.change(f"/messages/{index}", "sent as a user text in <system>")
             else:
                 system += [{"text": one} for one in text]
         else:
-            raise refusal(pointer + "/role", f"{draft.provider} knows no role {role!r}")
+            raise refusal(f"/messages/{index}/role", f"{draft.provider} knows no role {role!r}")
     if not contents:
         raise refusal("/messages", f"{draft.provider} needs at least one user message beside system messages")
     return system, contents
@@ -80,18 +82,22 @@ def _append(contents: list[Content], role: str, parts: list[Part]) -> None:
         contents.append({"role": role, "parts": parts})
 
 
-def _tell_unknown(message: Mapping[str, Any], pointer: str, draft: Draft) -> None:
+def _tell_unknown(message: Mapping[str, Any], index: int, draft: Draft) -> None:
     for name, value in message.items():
         if name not in _KNOWN and value:
-            draft.drop(f"{pointer}/{name}", f"{draft.provider} has no place for it")
+            draft.drop(f"/messages/{index}/{name}", f"{draft.provider} has no place for it")
 
 
-def _system_texts(message: Mapping[str, Any], pointer: str, draft: Draft) -> list[str]:
+def _system_texts(message: Mapping[str, Any], index: int, draft: Draft) -> list[str]:
+    content = message.get("content")
+    if isinstance(content, str):
+        return [content] if content else []
     texts = []
-    for at, part in enumerate(parts_of(message.get("content"), pointer + "/content")):
+    pointer = f"/messages/{index}/content"
+    for at, part in enumerate(parts_of(content, pointer)):
         if part.get("type") != "text":
-            raise refusal(f"{pointer}/content/{at}/type", "a system message holds text only")
-        _tell_marks(part, f"{pointer}/content/{at}", draft)
+            raise refusal(f"{pointer}/{at}/type", "a system message holds text only")
+        _tell_marks(part, f"{pointer}/{at}", draft)
         if part.get("text"):
             texts.append(part["text"])
     return texts
@@ -103,13 +109,14 @@ def _tell_marks(part: Mapping[str, Any], pointer: str, draft: Draft) -> None:
             draft.drop(f"{pointer}/{name}", f"{draft.provider} caches by itself")
 
 
-def _user_parts(message: Mapping[str, Any], pointer: str, draft: Draft) -> list[Part]:
+def _user_parts(message: Mapping[str, Any], index: int, draft: Draft) -> list[Part]:
     content = message.get("content")
     if isinstance(content, str):
         return [{"text": content}] if content else []
     parts = []
-    for at, part in enumerate(parts_of(content, pointer + "/content")):
-        place = f"{pointer}/content/{at}"
+    pointer = f"/messages/{index}/content"
+    for at, part in enumerate(parts_of(content, pointer)):
+        place = f"{pointer}/{at}"
         if len(part) > 2:
             _tell_marks(part, place, draft)
         if part.get("type") == "text":
@@ -123,63 +130,73 @@ def _user_parts(message: Mapping[str, Any], pointer: str, draft: Draft) -> list[
 # --- assistant turns --------------------------------------------------------------------------------------------------
 
 
-def _assistant_parts(
-    message: Mapping[str, Any], pointer: str, calls: list[tuple[str, str]], draft: Draft
-) -> list[Part]:
+def _assistant_parts(message: Mapping[str, Any], index: int, calls: list[tuple[str, str]], draft: Draft) -> list[Part]:
+    tool_calls = message.get("tool_calls")
+    text = text_of(message["content"]) if message.get("content") else ""
     if message.keys() <= _BARE:  # most turns
-        text = text_of(message["content"]) if "content" in message else ""
-        if text and not message.get("tool_calls"):
-            return [{"text": text}]
-        signed = UNSIGNED
+        parts: list[Part] = [{"text": text}] if text else []
+        if tool_calls:
+            parts += _call_parts(tool_calls, index, UNSIGNED, calls, draft)
     else:
-        signed = read_signed(message, pointer, draft)
-    parts: list[Part] = [{"text": text, "thought": True, "thoughtSignature": mark} for text, mark in signed.thoughts]
-    text = text_of(message.get("content")) or message.get("refusal") or ""
+        parts = _signed_parts(message, text or message.get("refusal") or "", index, calls, draft)
+    if not parts:
+        draft.drop(f"/messages/{index}", f"an empty turn, which {draft.provider} does not take")
+    return parts
+
+
+def _signed_parts(
+    message: Mapping[str, Any], text: str, index: int, calls: list[tuple[str, str]], draft: Draft
+) -> list[Part]:
+    signed = read_signed(message, f"/messages/{index}", draft)
+    parts: list[Part] = [{"text": words, "thought": True, "thoughtSignature": mark} for words, mark in signed.thoughts]
     if text:
         parts.append({"text": text})
         if signed.text:
             parts[-1]["thoughtSignature"] = signed.text
     for at, image in enumerate(message.get("images") or ()):
-        parts.append(media_part({**image, "type": "image_url"}, f"{pointer}/images/{at}", draft))
+        parts.append(media_part({**image, "type": "image_url"}, f"/messages/{index}/images/{at}", draft))
     if message.get("tool_calls"):
-        parts += _call_parts(message["tool_calls"], pointer, signed, calls, draft)
+        parts += _call_parts(message["tool_calls"], index, signed, calls, draft)
     if signed.text and not text:
         parts.append({"text": "", "thoughtSignature": signed.text})
-    if not parts:
-        draft.drop(pointer, f"an empty turn, which {draft.provider} does not take")
     return parts
 
 
 def _call_parts(
     tool_calls: Sequence[Mapping[str, Any]],
-    pointer: str,
+    index: int,
     signed: Signed,
     calls: list[tuple[str, str]],
     draft: Draft,
 ) -> list[Part]:
     parts = []
+    is_signed = False
+    traits = draft.traits
     for at, call in enumerate(tool_calls):
-        place = f"{pointer}/tool_calls/{at}"
+        place = f"/messages/{index}/tool_calls/{at}"
         call_id = call.get("id") or ""
         if call.get("type") == "custom":
             custom = call.get("custom") or {}
             name, arguments = custom.get("name"), {"input": custom.get("input") or ""}
         else:
-            name, arguments = (call.get("function") or {}).get("name"), arguments_of(call, place, draft.provider)
+            arguments = arguments_of(call, place, draft.provider)
+            name = call["function"].get("name") if call.get("function") else None
         if not isinstance(name, str) or not name:
             raise refusal(f"{place}/function/name", "a tool call needs the name of its function")
         name = draft.names.to_wire(name)
         calls.append((call_id, name))
-        part: Part = {"functionCall": {"name": name, "args": arguments}}
-        if draft.traits.call_ids and call_id:
-            part["functionCall"]["id"] = call_id
+        function: dict[str, Any] = {"name": name, "args": arguments}
+        part: Part = {"functionCall": function}
+        if traits.call_ids and call_id:
+            function["id"] = call_id
         signature = signed.of_call(call) or draft.find_signature(call_id)
         if signature:
             part["thoughtSignature"] = signature
+            is_signed = True
         parts.append(part)
-    if draft.traits.signatures and not any("thoughtSignature" in part for part in parts):
+    if traits.signatures and not is_signed:
         parts[0]["thoughtSignature"] = SKIP
-        draft.emulate(f"{pointer}/tool_calls/0", "its thought signature is not known: the check for it is skipped")
+        draft.emulate(f"/messages/{index}/tool_calls/0", "its thought signature is not known: the check is skipped")
     return parts
 
 
@@ -187,42 +204,47 @@ def _call_parts(
 
 
 def _collect_result(
-    message: Mapping[str, Any], pointer: str, results: dict[str, tuple[Mapping[str, Any], str]], draft: Draft
+    message: Mapping[str, Any], index: int, results: dict[str, tuple[Mapping[str, Any], int]], draft: Draft
 ) -> None:
     call_id = message["tool_call_id"]
     if call_id in results:
-        draft.drop(results[call_id][1], "a second result of the same call follows")
-    results[call_id] = message, pointer
+        draft.drop(f"/messages/{results[call_id][1]}", "a second result of the same call follows")
+    results[call_id] = message, index
 
 
 def _result_parts(
-    calls: Sequence[tuple[str, str]], results: Mapping[str, tuple[Mapping[str, Any], str]], draft: Draft
+    calls: Sequence[tuple[str, str]], results: Mapping[str, tuple[Mapping[str, Any], int]], draft: Draft
 ) -> list[Part]:
     """One function response a call, in the order of the calls: without ids Gemini pairs them by order."""
     parts, beside = [], []
     for call_id, name in calls:
-        message, pointer = results[call_id]
+        message, index = results[call_id]
         content = message.get("content")
-        media: list[Part] = []
-        if isinstance(content, list):
-            for at, part in enumerate(parts_of(content, pointer + "/content")):
-                place = f"{pointer}/content/{at}"
-                _tell_marks(part, place, draft)
-                if part.get("type") != "text":
-                    media.append(media_part(part, place, draft))
-        text = _result_text(content)
-        response: Part = {"name": name, "response": {"error" if message.get("is_error") else "output": text}}
+        response: Part = {"name": name, "response": {"error" if message.get("is_error") else "output": _text(content)}}
         if draft.traits.call_ids and call_id:
             response["id"] = call_id
-        if media and draft.traits.multimodal_results:
-            response["parts"] = media
-        else:
-            beside += media
+        if isinstance(content, list) and (media := _result_media(content, index, draft)):
+            if draft.traits.multimodal_results:
+                response["parts"] = media
+            else:
+                beside += media
+                draft.change(f"/messages/{index}/content", "its media stand beside it")
         parts.append({"functionResponse": response})
     return parts + beside
 
 
-def _result_text(content: Any) -> str:
+def _result_media(content: list[Any], index: int, draft: Draft) -> list[Part]:
+    media = []
+    pointer = f"/messages/{index}/content"
+    for at, part in enumerate(parts_of(content, pointer)):
+        place = f"{pointer}/{at}"
+        _tell_marks(part, place, draft)
+        if part.get("type") != "text":
+            media.append(media_part(part, place, draft))
+    return media
+
+
+def _text(content: Any) -> str:
     if isinstance(content, dict):  # some clients put the object itself
         return orjson.dumps(content).decode()
     return text_of(content)

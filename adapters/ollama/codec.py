@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from gw.adapter import WireRequest
+from gw.answer_frame import AnswerFrame
 from gw.chat_parts import as_function_call, sniff_image
 from gw.document import Chunk, Completion
-from gw.errors import GatewayError, UpstreamError, UpstreamProtocolError
+from gw.errors import GatewayError, UpstreamError
 from gw.message import Headers, Loss, Request, Summary, Usage
-from gw.provider_errors import from_answer, from_object, quote
 from gw.sse import EventTooLarge, NDJSONDecoder
 
 Delta = dict[str, Any]
@@ -28,13 +27,8 @@ class OllamaCodec:
         self.wire = wire
         self.losses = losses
         self.summary = Summary()
-        self._request = request
-        key = request.candidate.key
-        self._secrets = () if key is None else (key,)
+        self._frame = AnswerFrame(request)
         self._is_deprecated = is_deprecated  # the client reads `function_call`
-        self._id = f"chatcmpl-{request.id}"
-        self._created = int(request.exchange.timestamp)
-        self._model = request.candidate.answers_as
         self._lines = NDJSONDecoder()
         self._head = b""  # the first bytes of a stream, to quote where it turns out to be none
         self._has_begun = False
@@ -51,10 +45,12 @@ class OllamaCodec:
 
     def complete(self, content: bytes) -> Completion:
         """See `gw.adapter.Codec`."""
-        value = self._parse(content)
+        value = self._frame.parsed(content)
         self._check(value, content)
         if not isinstance(value.get("message"), dict):
-            raise self._garbage(content)
+            raise self._frame.garbage(content)
+        if value.get("done") is False:
+            raise self._frame.protocol("was cut short: it is not done")
         delta = self._read(value)
         reason = self._finish(value)
         calls = delta.get("tool_calls")
@@ -67,17 +63,7 @@ class OllamaCodec:
         choice["native_finish_reason"] = self.summary.native_finish_reason
         if value.get("logprobs"):
             choice["logprobs"] = _logprobs(value["logprobs"])
-        completion: dict[str, Any] = {
-            "id": self._id,
-            "object": "chat.completion",
-            "created": self._created,
-            "model": self._model,
-            "choices": [choice],
-        }
-        usage = self._usage_object()
-        if usage is not None:
-            completion["usage"] = usage
-        return Completion(value=completion)
+        return Completion(value=self._frame.completion([choice], self._usage_object()))
 
     # --- streamed -------------------------------------------------------------------------------------------------
 
@@ -90,7 +76,7 @@ class OllamaCodec:
         try:
             lines = self._lines.feed(data)
         except EventTooLarge as error:
-            raise self._protocol(str(error)) from None
+            raise self._frame.protocol(str(error)) from None
         return self._chunks(lines)
 
     def finish(self) -> Sequence[Chunk]:
@@ -100,18 +86,16 @@ class OllamaCodec:
             raise self._error
         if self._last is None:
             what = (
-                "was cut short: no line says done"
-                if self._has_begun
-                else f"is empty: {quote(self._head, self._secrets)}"
+                "was cut short: no line says done" if self._has_begun else f"is empty: {self._frame.quoted(self._head)}"
             )
-            raise self._protocol(what)
+            raise self._frame.protocol(what)
         reason = self._finish(self._last)
         choice = {"index": 0, "delta": {}, "finish_reason": reason}
         choice["native_finish_reason"] = self.summary.native_finish_reason
-        chunks.append(self._chunk([choice]))
+        chunks.append(self._frame.chunk([choice]))
         usage = self._usage_object()
         if usage is not None:
-            chunks.append(Chunk(None, {**self._chunk([]).peek(), "usage": usage}))
+            chunks.append(self._frame.chunk([], usage))
         return chunks
 
     def _chunks(self, lines: Sequence[bytes]) -> list[Chunk]:
@@ -127,14 +111,14 @@ class OllamaCodec:
         return chunks
 
     def _line(self, line: bytes, chunks: list[Chunk]) -> None:
-        value = self._parse(line)
+        value = self._frame.parsed(line)
         self._check(value, line)
         if self._last is not None:
-            raise self._protocol("goes on after its end")
+            raise self._frame.protocol("goes on after its end")
         if not self._has_begun:
             self._has_begun = True
             first = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
-            chunks.append(self._chunk([first]))
+            chunks.append(self._frame.chunk([first]))
         delta = self._read(value)
         logprobs = value.get("logprobs")
         if delta or logprobs:
@@ -146,30 +130,18 @@ class OllamaCodec:
             choice = {"index": 0, "delta": delta, "finish_reason": None}
             if logprobs:
                 choice["logprobs"] = _logprobs(logprobs)
-            chunks.append(self._chunk([choice]))
+            chunks.append(self._frame.chunk([choice]))
         if value.get("done"):
             self._last = value
             self.summary.usage = _usage_of(value)
-
-    def _chunk(self, choices: list[dict[str, Any]]) -> Chunk:
-        return Chunk(
-            None,
-            {
-                "id": self._id,
-                "object": "chat.completion.chunk",
-                "created": self._created,
-                "model": self._model,
-                "choices": choices,
-            },
-        )
 
     # --- both -----------------------------------------------------------------------------------------------------
 
     def _check(self, value: Any, raw: bytes) -> None:
         if not isinstance(value, dict):
-            raise self._garbage(raw)
+            raise self._frame.garbage(raw)
         if value.get("error"):
-            raise from_object(value, backend=self.wire.backend, secrets=self._secrets)
+            raise self._frame.told(value)
 
     def _read(self, value: Mapping[str, Any]) -> Delta:
         """The message of an answer or a line as a delta, without a role; empty where it holds nothing."""
@@ -190,7 +162,7 @@ class OllamaCodec:
             if message.get("images"):
                 delta["images"] = [_image(data) for data in message["images"]]
         except (AttributeError, TypeError, KeyError) as error:
-            raise self._protocol(f"holds a message that its API does not know: {error!r}") from None
+            raise self._frame.protocol(f"holds a message that its API does not know: {error!r}") from None
         return delta
 
     def _call(self, call: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,21 +174,16 @@ class OllamaCodec:
         self._calls += 1
         return {
             "index": index,
-            "id": call.get("id") or self._new_id(),
+            "id": call.get("id") or self._frame.new_call_id(),
             "type": "function",
             "function": {"name": function["name"], "arguments": arguments or "{}"},
         }
-
-    def _new_id(self) -> str:
-        """A tool call id that no other answer has: clients may choose request ids, hence the time beside it."""
-        seed = f"{self._request.id} {self._request.exchange.timestamp!r} {self._calls}"
-        return "call_" + hashlib.blake2b(seed.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
     def _finish(self, value: Mapping[str, Any]) -> str:
         """OpenAI's finish reason for the last line. UpstreamProtocolError where it is no answer to a chat."""
         native = str(value.get("done_reason") or "stop")
         if native in ("load", "unload"):
-            raise self._protocol(f"is no answer to a chat: it ended with {native}")
+            raise self._frame.protocol(f"is no answer to a chat: it ended with {native}")
         reason = "length" if native == "length" else "stop"
         if self._calls and reason == "stop":
             reason = "function_call" if self._is_deprecated else "tool_calls"
@@ -241,26 +208,7 @@ class OllamaCodec:
 
     def fail(self, status: int, headers: Headers, content: bytes) -> UpstreamError:
         """See `gw.adapter.Codec`."""
-        return from_answer(
-            status,
-            headers,
-            content,
-            backend=self.wire.backend,
-            secrets=self._secrets,
-            now=self._request.exchange.timestamp,
-        )
-
-    def _parse(self, content: bytes) -> Any:
-        try:
-            return orjson.loads(content)
-        except orjson.JSONDecodeError:
-            raise self._garbage(content) from None
-
-    def _garbage(self, content: bytes) -> UpstreamProtocolError:
-        return self._protocol(f"is none of its API: {quote(content, self._secrets)}")
-
-    def _protocol(self, what: str) -> UpstreamProtocolError:
-        return UpstreamProtocolError(f'the answer of backend "{self.wire.backend}" {what}')
+        return self._frame.failed(status, headers, content)
 
 
 def _usage_of(value: Mapping[str, Any]) -> Usage | None:

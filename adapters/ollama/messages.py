@@ -18,7 +18,7 @@ _KNOWN = frozenset(
 def encode_messages(messages: Sequence[Mapping[str, Any]], losses: list[Loss]) -> list[dict[str, Any]]:
     """Ollama's messages. Raises InvalidRequest for media other than images and for arguments that are no object."""
     encoded: list[dict[str, Any]] = []
-    names: Mapping[str, str] | None = None
+    names: dict[str, str] = {}  # tool call id -> the function that was called under it last
     shown: list[str] = []  # images in results of tools, which only a user may show
     for index, message in enumerate(messages):
         pointer = f"/messages/{index}"
@@ -36,8 +36,9 @@ def encode_messages(messages: Sequence[Mapping[str, Any]], losses: list[Loss]) -
         new: dict[str, Any] = {"role": _ROLES[role], "content": text}
         if role == "assistant":
             _assistant(message, pointer, new, images, losses)
+            if "tool_calls" in new:
+                names |= names_by_call_id((message,))
         elif role == "tool":
-            names = names_by_call_id(messages) if names is None else names
             call_id = message.get("tool_call_id") or ""
             if names.get(call_id):
                 new["tool_name"] = names[call_id]
@@ -65,7 +66,8 @@ def _content(content: Any, pointer: str, losses: list[Loss]) -> tuple[str, list[
                 losses.append(Loss(f"{place}/{mark}", "dropped", "Ollama caches by itself"))
         kind = part.get("type")
         if kind in ("text", "refusal"):
-            texts.append(part.get(kind) or "")
+            if part.get(kind):
+                texts.append(part[kind])
         elif kind == "image_url":
             images.append(_image(part, place, losses))
         else:

@@ -89,7 +89,7 @@ def _settings(chat: Mapping[str, Any]) -> dict[str, Any]:
     settings = {wire: chat[name] for name, wire in _OPTIONS.items() if chat.get(name) is not None}
     stop = chat.get("stop")
     if stop:
-        settings["stop"] = [stop] if isinstance(stop, str) else list(stop)
+        settings["stop"] = [stop] if isinstance(stop, str) else [one for one in stop if one]
     limit = chat.get("max_completion_tokens")
     if limit is None:
         limit = chat.get("max_tokens")
@@ -119,7 +119,7 @@ def _think(chat: Mapping[str, Any], model: str, losses: list[Loss]) -> bool | st
     wanted: Mapping[str, Any] = reasoning if isinstance(reasoning, dict) else {}
     place = "/reasoning_effort" if chat.get("reasoning_effort") is not None else "/reasoning/effort"
     effort = chat.get("reasoning_effort") or wanted.get("effort")
-    if effort is None:
+    if effort in (None, "default"):  # the latter is whatever the model does by itself
         if wanted.get("max_tokens") is not None:
             losses.append(Loss("/reasoning/max_tokens", "changed", "Ollama takes no budget: thinking is on"))
             return True
@@ -155,7 +155,11 @@ def _tools(chat: Mapping[str, Any], losses: list[Loss]) -> Sequence[Any]:
 
 def _chosen(tools: Sequence[Any], choice: Any, losses: list[Loss]) -> Sequence[Any]:
     """The tools that a choice leaves. Ollama takes no choice: none is brought about, the rest cannot be."""
-    if not tools or choice in (None, "auto"):
+    if choice in (None, "auto"):
+        return tools
+    if not tools:
+        if choice != "none":
+            raise refusal("/tool_choice", "tool_choice asks for a tool, and there are no tools to give to Ollama")
         return tools
     if choice == "none":
         losses.append(Loss("/tool_choice", "emulated", "the tools are left out"))

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 from gw.adapter import WireRequest
 from gw.adapters.openai.codec import OpenAICodec
 from gw.adapters.openai.dialects import DIALECTS, Dialect, dialect_of, is_loopback
-from gw.adapters.openai.request import Encoder
+from gw.adapters.openai.request import Encoder, schema_to_check
 from gw.chat_parts import is_deprecated
 from gw.message import Request
 from gw.remote_media import Fetch, MediaFetcher
@@ -109,6 +109,7 @@ class OpenAI:
             created=int(request.exchange.timestamp),
             secrets=(key,) if key else (),
             speaks_functions=is_emulated,
+            schema=None if self.dialect.json_schema else schema_to_check(request.document.peek(), self.dialect),
         )
 
     def _head(self, key: Secret | None, stream: bool) -> list[tuple[str, str]]:

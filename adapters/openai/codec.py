@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 
@@ -15,6 +16,7 @@ from gw.errors import UpstreamError, UpstreamProtocolError
 from gw.json_splice import replace_member
 from gw.message import Headers, Loss, Summary
 from gw.provider_errors import details_of, from_answer, quote
+from gw.schema_check import answer_problem
 from gw.secret import Secret
 from gw.sse import EventTooLarge, SSEDecoder
 
@@ -22,7 +24,8 @@ from gw.sse import EventTooLarge, SSEDecoder
 class OpenAICodec:
     """See `gw.adapter.Codec`. `created` (Unix seconds) stands in where the provider does not say.
 
-    `speaks_functions`: the client reads `function_call` where the provider answers with tool calls.
+    `speaks_functions`: the client reads `function_call` where the provider answers with tool calls. `schema`: what an
+    answer is held to, because the provider is not.
     """
 
     __slots__ = (
@@ -30,9 +33,11 @@ class OpenAICodec:
         "_created",
         "_decoder",
         "_failed",
+        "_schema",
         "_source",
         "_speaks_functions",
         "_stream",
+        "_texts",
         "losses",
         "summary",
         "wire",
@@ -47,6 +52,7 @@ class OpenAICodec:
         created: int,
         secrets: Sequence[Secret] = (),
         speaks_functions: bool = False,
+        schema: dict[str, Any] | None = None,
     ) -> None:
         self.wire = wire
         self.losses = losses
@@ -55,7 +61,9 @@ class OpenAICodec:
         self._created = created
         self._source = Source(wire.backend, secrets)
         self._failed: UpstreamError | None = None  # what the next call has to tell
+        self._schema = schema
         self._speaks_functions = speaks_functions
+        self._texts: dict[int, str] = {}  # of each choice, where they are held to a schema
         self._decoder: SSEDecoder
         self._stream: ChunkStream | None = None  # a whole answer needs neither
 
@@ -95,6 +103,10 @@ class OpenAICodec:
         if self._speaks_functions:
             for choice in value["choices"]:
                 changed |= with_function_call(choice, "message", self.summary)
+        if self._schema is not None:
+            for choice in value["choices"]:
+                if (problem := self._misfit(choice, choice["message"])) is not None:
+                    raise problem
         raw = content if clean and not changed else None
         if not given_id or not value.get("created") or value.get("object") != "chat.completion":
             value["id"] = given_id or f"chatcmpl-{self.wire.request_id}"
@@ -124,7 +136,27 @@ class OpenAICodec:
             if not any(chunk.has_content() for chunk in chunks):
                 raise
             self._failed = error
+        return chunks if self._schema is None else self._held_to_schema(chunks)
+
+    def _held_to_schema(self, chunks: list[Chunk]) -> list[Chunk]:
+        """Those before the end of an answer that does not fit; the next call tells of it."""
+        for place, chunk in enumerate(chunks):
+            for choice in chunk.peek().get("choices") or ():
+                problem = self._misfit(choice, choice.get("delta") or {})
+                if problem is not None:
+                    self._failed = problem
+                    return chunks[:place]
         return chunks
+
+    def _misfit(self, choice: dict[str, Any], message: dict[str, Any]) -> UpstreamProtocolError | None:
+        """What is wrong with a choice that has come to its end by itself; until then its text is put together."""
+        assert self._schema is not None, "asked only where there is one"
+        index = choice["index"]
+        text = self._texts[index] = self._texts.get(index, "") + (message.get("content") or "")
+        problem = answer_problem(text, self._schema) if choice.get("finish_reason") == "stop" else None
+        if problem is None:
+            return None
+        return self._source.garbage(f"gave an answer that does not fit the schema asked for with strict: {problem}")
 
     def _read(self, stream: ChunkStream, data: bytes, chunks: list[Chunk]) -> None:
         """Event by event: those that fit a template are not decoded, not even cut out of the piece."""
@@ -166,7 +198,12 @@ class OpenAICodec:
             return chunks
         if not stream.is_complete:
             raise self._cut_short()
-        return [*chunks, *stream.close()]
+        chunks += stream.close()
+        if self._schema is not None:
+            chunks = self._held_to_schema(chunks)
+            if self._failed is not None and not chunks:
+                raise self._failed
+        return chunks
 
     def fail(self, status: int, headers: Headers, content: bytes) -> UpstreamError:
         """The failure that an answer with an error status means."""

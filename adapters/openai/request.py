@@ -7,6 +7,7 @@ that, and all of it is told as a Loss. The client's value is never changed: whoe
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -203,6 +204,16 @@ def _fit_tool_choice(chat: dict[str, Any], dialect: Dialect, changes: dict[str, 
         losses.append(Loss("/tool_choice", "emulated", f"{dialect.name} names no tool: only that one is sent"))
 
 
+def schema_to_check(chat: Mapping[str, Any], dialect: Dialect) -> dict[str, Any] | None:
+    """The schema that answers are to be held to with `strict` where the provider knows no schemas; None for none."""
+    wanted = chat.get("response_format")
+    if dialect.json_schema or not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
+        return None
+    given = wanted.get("json_schema") or {}
+    schema = given.get("schema")
+    return schema if given.get("strict") is True and isinstance(schema, dict) else None
+
+
 def _fit_schema(chat: dict[str, Any], dialect: Dialect, changes: dict[str, Any], losses: list[Loss]) -> None:
     """A JSON schema becomes a line of instructions where a provider knows JSON but no schemas."""
     wanted = chat.get("response_format")
@@ -216,7 +227,10 @@ def _fit_schema(chat: dict[str, Any], dialect: Dialect, changes: dict[str, Any],
     place = next((i for i, message in enumerate(messages) if message.get("role") not in _INSTRUCTS), len(messages))
     messages.insert(place, {"role": "system", "content": text})
     changes["messages"] = messages
-    losses.append(Loss("/response_format", "emulated", f"{dialect.name} takes no schema: it is told in words"))
+    held = "is checked" if schema_to_check(chat, dialect) is not None else "is not checked without strict"
+    losses.append(
+        Loss("/response_format", "emulated", f"{dialect.name} takes no schema: it is told in words, the answer {held}")
+    )
 
 
 _INSTRUCTS = ("system", "developer")

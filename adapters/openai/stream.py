@@ -92,7 +92,7 @@ class ChunkStream:
             if "choices" in value:
                 self._extras |= {key: extra for key, extra in value.items() if key not in _OWN and extra is not None}
             return []
-        if any(isinstance(choice, dict) and "message" in choice and "delta" not in choice for choice in choices):
+        if any(map(_is_whole, choices)):
             return self._read_whole(value, choices)
         self._check_id(value, choices)
         only = None if self._extras else _only_text(choices)
@@ -259,6 +259,14 @@ class ChunkStream:
         template = learn(payload, key, text, value, raw)
         if template is not None:
             self.templates = [template, *(other for other in self.templates if other.key != key)]
+
+
+def _is_whole(choice: Any) -> bool:
+    """Whether it brings a message and no piece of one. Perplexity sends an empty delta beside its whole answers."""
+    if not isinstance(choice, dict) or "message" not in choice:
+        return False
+    delta = choice.get("delta")
+    return not isinstance(delta, dict) or not any(value for name, value in delta.items() if name != "role")
 
 
 def _only_text(choices: list[Any]) -> tuple[str, str] | None:

@@ -18,6 +18,7 @@ from gw.endpoints.late import Late
 from gw.endpoints.patience import Patient, Quiet
 from gw.errors import ClientGone, GatewayError
 from gw.estimate import account, total_usage
+from gw.known_secrets import KnownSecrets
 from gw.message import Exchange
 from gw.stream import Stream
 
@@ -25,6 +26,7 @@ logger = logging.getLogger("gw.endpoints")
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
+_NO_SECRETS = KnownSecrets()
 _BEGIN, _BETWEEN, _END = b"data: ", b"\n\ndata: ", b"\n\n"
 # A finish reason that is not null, in compact and in spaced JSON. Inside a text its quotes would be escaped.
 _FINISHED, _FINISHED_SPACED = b'"finish_reason":"', b'"finish_reason": "'
@@ -46,6 +48,7 @@ class EventStream:
         "_is_late",
         "_is_over",
         "_reading",
+        "_secrets",
         "_stream",
     )
 
@@ -58,8 +61,10 @@ class EventStream:
         extras: Callable[[Exchange], bytes],
         ended: Callable[[BaseException | None], Awaitable[None] | None],
         quiet: Quiet | None = None,
+        secrets: KnownSecrets = _NO_SECRETS,
     ) -> None:
         self._stream = stream
+        self._secrets = secrets
         self._reading: Patient[Sequence[Chunk]] | None = None if quiet is None else Patient(quiet)
         self._is_late = isinstance(stream, Late)  # the first comment is due: its head waits for some bytes
         self._exchange = exchange
@@ -125,7 +130,7 @@ class EventStream:
         self._held = None
         await self._stream.aclose()
         await self._tell(error)
-        return _BEGIN + orjson.dumps(error.body() | _usage_so_far(self._exchange)) + _END
+        return _BEGIN + orjson.dumps(self._secrets.body(error) | _usage_so_far(self._exchange)) + _END
 
     async def aclose(self) -> None:
         was_over, self._is_over = self._is_over, True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -23,8 +24,8 @@ JSON = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 class Figures(Protocol):
     """What `/metrics` shows."""
 
-    def exposition(self) -> bytes:
-        """Prometheus' text format."""
+    def writer(self) -> Callable[[], bytes]:
+        """Takes the figures as they are now; what it returns writes them in Prometheus' text format, in any thread."""
 
     def snapshot(self) -> dict[str, Any]:
         """The same as one JSON object."""
@@ -105,15 +106,16 @@ class StatusPages:
         return _json(await do(session_id, key))
 
     async def queue(self, request: Request) -> Response:
-        """`GET /queue/status`: summed over all pools."""
-        return _json({"processPool": self._pool(), "backends": self._counts()})
+        """`GET /queue/status`: summed over all pools, then each of them; a stuck process shows in `longest_seconds`."""
+        return _json({"processPool": self._pool(), "backends": self._counts(), "pools": self._pools()})
 
     async def metrics(self, request: Request) -> Response:
         """`GET /metrics`: Prometheus' text, or JSON with `?format=json`."""
         if "format=json" in request.query.split("&"):
             return _json(self._figures.snapshot())
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-        return Response(self._figures.exposition(), headers=headers)
+        # Not on the loop: with many backends that is tens of milliseconds, in which nobody would be answered.
+        return Response(await asyncio.to_thread(self._figures.writer()), headers=headers)
 
     # --- parts ---------------------------------------------------------------------------------------------------
 
@@ -143,8 +145,17 @@ class StatusPages:
         tool = sum("cli_tools" in backend.capabilities for backend in enabled)
         return {"total": len(enabled), "tool": tool, "api": len(enabled) - tool}
 
+    def _pools(self) -> dict[str, Any]:
+        found = {}
+        for backend in self.backends:
+            status, longest = _pool_of(backend), getattr(backend.provider, "longest_turn", None)
+            if status is not None:
+                more = {"longest_seconds": round(longest(), 1)} if longest is not None else {}
+                found[backend.name] = status() | more
+        return found
+
     def _pool(self, *, short: bool = False) -> dict[str, Any]:
-        pools = [pool for backend in self.backends if (pool := getattr(backend.provider, "pool_status", None))]
+        pools = [pool for backend in self.backends if (pool := _pool_of(backend)) is not None]
         figures: dict[str, Any] = dict.fromkeys(
             ("active", "queued", "maxConcurrent", "maxQueue", "totalProcessed", "totalQueued", "totalFailed"), 0
         )
@@ -156,6 +167,12 @@ class StatusPages:
         if short:
             return {name: figures[name] for name in ("active", "queued", "maxConcurrent", "utilization")}
         return figures
+
+
+def _pool_of(backend: Backend) -> Callable[[], dict[str, int]] | None:
+    """What tells the figures of its own pool, or of the places that its table gives it."""
+    pool: Callable[[], dict[str, int]] | None = getattr(backend.provider, "pool_status", None)
+    return pool or (backend.places.status if backend.places is not None else None)
 
 
 @cache

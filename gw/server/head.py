@@ -163,6 +163,7 @@ def any_head(head: bytes, limits: Limits) -> Head:
         ) from None
     if not isinstance(request, h11.Request):
         raise malformed("this is not a request: send `METHOD /path HTTP/1.1`, header fields and a blank line")
+    # RFC 9110 6.2 would have 1.2 read as 1.1. There is no such version: who sends it tries how two parsers differ.
     if request.http_version not in (b"1.1", b"1.0"):
         raise InvalidRequest(
             f"HTTP/{request.http_version.decode()} is not spoken here: use HTTP/1.1",

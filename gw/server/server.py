@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     import ssl as tls
 
 _BACKLOG = 2048
+# What the kernel may hold of an answer that it has not sent, for each connection (they inherit it from the listener).
+# Without it a client that does not read makes Linux grow the buffer to 4 MB. macOS has the option, too.
+_UNSENT = 64 * 1024
+_NOTSENT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _LAST_SECOND = 1.0  # what aborted requests get to clean up
 
 
@@ -74,6 +78,9 @@ class Server:
         except OSError as error:
             raise ConfigError([_why_not(host, port, error)]) from error
         self._port = self._listener.sockets[0].getsockname()[1]
+        if _NOTSENT is not None:
+            for listening in self._listener.sockets:
+                listening.setsockopt(socket.IPPROTO_TCP, _NOTSENT, _UNSENT)
         self._check_deadlines()
 
     @property

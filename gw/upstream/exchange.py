@@ -73,6 +73,7 @@ class Exchange:
         """Write the request. Nothing is awaited: the body is in memory anyway."""
         assert self._connection is not None
         transport, content = self._connection.transport, self._wire.content
+        self._wire.is_sent = True
         if len(content) > JOINED:
             transport.write(head)
             transport.write(content)

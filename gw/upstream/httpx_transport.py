@@ -64,6 +64,7 @@ class HTTPXTransport:
         deadline = self._clock() + (limits.first_content if wire.stream else limits.total)
         usual, unheard = deadline - self._clock(), limits.first_byte
         is_heard = unheard is None or usual <= unheard
+        wire.is_sent = True  # or nearly so: httpx does not tell when
         try:
             async with asyncio.timeout(usual if is_heard else unheard):
                 response = await transport.handle_async_request(_request(wire))

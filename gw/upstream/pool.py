@@ -36,11 +36,11 @@ class _Route(NamedTuple):
 class HTTPTransport:
     """Sends a WireRequest and returns its WireResponse; a WireHandler, one per process, for one event loop.
 
-    `ca_files` are extra certificate authorities by backend name; `max_idle` counts connections per origin;
-    `idle_for` is in seconds, `max_body` in bytes; `clock` counts seconds. Raises UpstreamError for everything that
-    goes wrong on the way, and ValueError for a request that HTTP cannot carry. Whoever gets an answer reads its body
-    to the end or closes it. A request is sent again, once and on a new connection, where a kept one turns out to have
-    been closed before any byte of the answer came.
+    `ca_files` are extra certificate authorities by backend name, `contexts` what was read of them before; `max_idle`
+    counts connections per origin; `idle_for` is in seconds, `max_body` in bytes; `clock` counts seconds. Raises
+    UpstreamError for everything that goes wrong on the way, and ValueError for a request that HTTP cannot carry.
+    Whoever gets an answer reads its body to the end or closes it. A request is sent again, once and on a new
+    connection, where a kept one turns out to have been closed before any byte of the answer came.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class HTTPTransport:
         max_idle: int = MAX_IDLE,
         idle_for: float = IDLE_FOR,
         max_body: int = MAX_BODY,
+        contexts: Contexts | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ca_files = dict(ca_files or {})
@@ -57,7 +58,7 @@ class HTTPTransport:
         self._idle_for = idle_for
         self._max_body = max_body
         self._clock = clock
-        self._contexts = Contexts()
+        self._contexts = contexts or Contexts()
         self._is_closed = False
         self._idle: dict[tuple[str, str, int, str | None], list[Connection]] = {}
         self._lost: asyncio.Event | None = None
@@ -109,6 +110,8 @@ class HTTPTransport:
         self, connection: Connection, route: _Route, wire: WireRequest, head: bytes, deadline: float
     ) -> Exchange:
         exchange = Exchange(connection, wire, route.target.authority, self._ticker, deadline, self._max_body)
+        if wire.timeouts.first_byte is not None:
+            exchange.hear_until(self._clock() + wire.timeouts.first_byte)
         exchange.send(head)
         return exchange
 

@@ -7,12 +7,13 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from gw.errors import UpstreamConnectionError
-from gw.upstream.descendants import MARK, descendants
+from gw.upstream.descendants import LISTED, MARK, Table, descendants
 
 logger = logging.getLogger("gw.upstream")
 
@@ -26,16 +27,27 @@ LINGER = 0.2  # seconds in which what a dead child has written still arrives
 class Process:
     """One running child. Whoever holds it ends it with `end`, once."""
 
-    def __init__(self, transport: asyncio.SubprocessTransport, pipes: _Pipes, mark: str) -> None:
+    def __init__(
+        self, transport: asyncio.SubprocessTransport, pipes: _Pipes, mark: str, listed: Callable[[bytes], Table]
+    ) -> None:
         self._transport = transport
         self._pipes = pipes
         self._mark = mark
+        self._listed = listed
         self.pid = transport.get_pid()
 
     @classmethod
-    async def spawn(cls, argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str]) -> Process:
+    async def spawn(
+        cls,
+        argv: Sequence[str],
+        *,
+        cwd: Path,
+        environment: Mapping[str, str],
+        listed: Callable[[bytes], Table] = LISTED,
+    ) -> Process:
         """Start a program in a session of its own with exactly this environment, and a mark in it.
 
+        `listed` tells all processes of this machine and which have the mark.
         Raises UpstreamConnectionError where it cannot be started.
         """
         mark = os.urandom(16).hex()
@@ -45,7 +57,7 @@ class Process:
             )
         except (OSError, ValueError) as error:
             raise UpstreamConnectionError(f"{Path(argv[0]).name} cannot be started: {error}") from error
-        return cls(transport, pipes, mark)
+        return cls(transport, pipes, mark, listed)
 
     @property
     def is_alive(self) -> bool:
@@ -81,15 +93,25 @@ class Process:
     async def end(self, patience: float = 0.0) -> None:
         """Let it go: closed stdin and `patience` seconds, then TERM, then KILL, it and all its descendants. Reaped."""
         self._pipes.discard()
+        known = await self.descendants()  # while their parents can still be named
         self.close_stdin()
         if not (patience and await self._has_exited(patience)):
             self._signal(signal.SIGTERM)
             if not await self._has_exited(GRACE):
-                await self._kill_descendants()  # while their parent can still be named
+                known |= await self._kill_descendants(known)
                 self._signal(signal.SIGKILL)
                 await self._pipes.exited.wait()
-        await self._kill_descendants()
+        await self._kill_descendants(known)
         self._transport.close()
+
+    async def descendants(self, known: Mapping[int, str] | None = None) -> dict[int, str]:
+        """What it has started and still runs, by number, with the moment of its start; `known` was found before."""
+        try:
+            look = partial(descendants, self.pid, self._mark, known or {}, self._listed)
+            return await asyncio.to_thread(look, is_alive=self.is_alive)
+        except OSError as error:
+            logger.error("what process %d has started is not known: %s", self.pid, error)
+            return {}
 
     async def _has_exited(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
@@ -97,16 +119,20 @@ class Process:
                 await self._pipes.exited.wait()
         return not self.is_alive
 
-    async def _kill_descendants(self) -> None:
+    async def _kill_descendants(self, known: Mapping[int, str]) -> dict[int, str]:
+        """Kill them until there are none: those that were found."""
+        found = dict(known)
         for _ in range(ROUNDS):
-            left = await asyncio.to_thread(descendants, self.pid, self._mark)
+            left = await self.descendants(found)
             for pid in left:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             if not left:
-                return
+                return found
+            found |= left
             await asyncio.sleep(0.005)
-        logger.error("what process %d has started cannot be ended: %s", self.pid, left)
+        logger.error("what process %d has started cannot be ended: %s", self.pid, list(left))
+        return found
 
     def _signal(self, number: signal.Signals) -> None:
         # Its pid is also that of its group, and is nobody else's before it has been waited for.

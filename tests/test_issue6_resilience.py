@@ -1,0 +1,266 @@
+"""What a provider is spared and a client is told: laws of fallback at the edges where two of its parts meet."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gw.breaker import Breaker
+from gw.deadline import HEADER, DeadlinePassed
+from gw.document import Chunk
+from gw.errors import GatewayError, UpstreamConnectionError, UpstreamError, UpstreamRefused
+from gw.hedge import Hedge
+from gw.latency import ENOUGH
+from gw.message import Request, Response
+from gw.middleware.translate import Translate
+from gw.retry import Retries
+from gw.stream import ListStream
+from tests.fakes import FakeProvider, chat_request, chunk, chunks, completion, fake_backend
+from tests.fallback_world import DOWN, LIMITED, World, asked
+
+BROKE = UpstreamConnectionError("the connection broke")
+CUT = [*chunks("Once upon")[:2], BROKE]  # a stream that breaks after its first content
+NO_MONEY = UpstreamError("no credit", status=429, type="insufficient_quota", code="insufficient_quota", fault="quota")
+
+
+async def translated(request: Request) -> Response:
+    async def nowhere(wire: Any) -> Any:
+        raise AssertionError
+
+    return await Translate()(request, nowhere)
+
+
+async def read_all(world: World, **fields: Any) -> GatewayError | None:
+    """Ask for a stream, read it to its end and tell that, as the gateway does; the error that ended it."""
+    exchange, error = None, None
+    try:
+        response = await world.ask(translated, chat={"stream": True} | fields)
+        assert not isinstance(response.content, bytes)
+        while await response.content.read():  # type: ignore[union-attr]
+            pass
+    except GatewayError as failure:
+        error = failure
+    exchange = world.request.exchange
+    world.fallback.ended(exchange)
+    return error
+
+
+# --- the breaker ----------------------------------------------------------------------------------------------------
+
+
+def test_a_probe_is_one_request_to_the_provider_whatever_retries_there_are() -> None:
+    a, b = fake_backend("a", DOWN), fake_backend("b")
+    world = World(a, b, retries=2, breaker=Breaker(failures=1, cooldown=30))
+    world.run()
+    assert asked(a) == 1  # it opened: nobody asks again
+    world.clock.now += 30
+    world.run()
+    assert asked(a) == 2
+
+
+def test_from_the_sixth_failure_on_a_provider_is_left_alone() -> None:
+    a, b = fake_backend("a", DOWN), fake_backend("b")
+    world = World(a, b)
+    for _ in range(100):
+        world.run()
+        world.clock.now += 0.01
+    assert asked(a) == 5
+
+
+def test_the_last_one_is_retried_although_its_breaker_would_be_open() -> None:
+    a = fake_backend("a", DOWN, completion())
+    world = World(a, breaker=Breaker(failures=1))
+    assert world.run().status == 200
+
+
+def test_a_stream_that_breaks_while_it_is_held_back_counts_once() -> None:
+    a = fake_backend("a", CUT)
+    b = fake_backend("b", CUT)
+    world = World(a, b, retries=0, commit="complete")
+    assert asyncio.run(read_all(world)) is not None
+    assert (a.health.failures, b.health.failures) == (1, 1)
+
+
+def test_a_stream_that_breaks_and_goes_on_nowhere_counts_once() -> None:
+    a, b = fake_backend("a", CUT), fake_backend("b", UpstreamRefused("no prefill"))
+    world = World(a, b, after_content="continue")
+    assert asyncio.run(read_all(world)) is not None
+    assert a.health.failures == 2  # it was asked on once, after b
+    lone = fake_backend("lone", CUT)
+    assert asyncio.run(read_all(World(lone))) is not None
+    assert lone.health.failures == 1
+
+
+def test_the_only_one_that_may_be_asked_is_never_shut_off_by_streams_that_break() -> None:
+    a, b = fake_backend("a", CUT), fake_backend("b")
+    world = World(a, b, breaker=Breaker(failures=2))
+    only = World(a, breaker=Breaker(failures=2))  # as for a key that may use nobody else
+    only.fallback._backends = world.fallback._backends
+    for _ in range(5):
+        assert asyncio.run(read_all(only)) is not None
+    assert not a.is_cooling
+
+
+# --- retries --------------------------------------------------------------------------------------------------------
+
+
+def test_a_retry_after_of_nothing_is_no_leave_to_ask_at_once() -> None:
+    retries = Retries(random=lambda: 1.0)
+    at_once = UpstreamError("slow down", status=429, fault="rate_limit", retry_after=0)
+    assert [retries.pause(at_once, retry, has_other=False) for retry in range(2)] == [0.25, 0.5]
+
+
+@pytest.mark.parametrize("fault", ["server", "connection", "protocol"])
+def test_a_retry_after_is_not_waited_for_while_somebody_else_may_be_asked(fault: Any) -> None:
+    error = UpstreamError("later", fault=fault, retry_after=20)
+    assert Retries().pause(error, 0, has_other=True) is None
+    assert Retries().pause(error, 0, has_other=False) == 20
+
+
+def test_no_pause_is_begun_where_the_try_behind_it_could_not_finish() -> None:
+    a, b = fake_backend("a", DOWN), fake_backend("b")
+    world = World(a, b, backoff=10)
+    world.fallback._latencies["a", False].add(3.0)
+    assert world.run(headers={HEADER: "12000"}).headers["X-Gateway-Backend"] == "b"
+    assert world.clock.slept == []
+
+
+def test_where_nobody_has_money_left_that_is_what_the_client_is_told() -> None:
+    world = World(fake_backend("a", NO_MONEY), fake_backend("b", NO_MONEY))
+    with pytest.raises(GatewayError) as told:
+        world.run()
+    assert (told.value.status, told.value.type, told.value.code) == (429, "insufficient_quota", "insufficient_quota")
+    mixed = World(fake_backend("a", NO_MONEY), fake_backend("b", LIMITED), retries=0)
+    with pytest.raises(GatewayError) as told:
+        mixed.run()
+    assert (told.value.code, told.value.retry_after) == ("rate_limit_exceeded", 7)
+
+
+# --- hedging --------------------------------------------------------------------------------------------------------
+
+
+def hedged(first: Any, second: Any) -> World:
+    world = World(first, second, hedge=Hedge(share=1.0), retries=0)
+    for _ in range(ENOUGH):
+        world.fallback._latencies["a", False].add(0.001)
+    return world
+
+
+class Slowly:
+    """A provider that fails once somebody else has been asked."""
+
+    def __init__(self, error: GatewayError) -> None:
+        self.other_asked = asyncio.Event()
+        self.error = error
+        self.asked = 0
+
+    async def answer(self, request: Request) -> Response:
+        self.asked += 1
+        await self.other_asked.wait()
+        raise self.error
+
+
+class Rival(FakeProvider):
+    """Answers, or fails, after the first has failed."""
+
+    first: Slowly
+
+    async def answer(self, request: Request) -> Response:
+        self.first.other_asked.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return await super().answer(request)
+
+
+def test_a_first_that_fails_while_its_rival_answers_is_counted_as_failed() -> None:
+    async def main() -> None:
+        a, b = fake_backend("a"), fake_backend("b")
+        a.provider = first = Slowly(DOWN)
+        b.provider = Rival([completion()])
+        b.provider.first = first
+        world = hedged(a, b)
+        assert (await world.ask(translated)).headers["X-Gateway-Backend"] == "b"
+        assert a.health.failures == 1
+
+    asyncio.run(main())
+
+
+def test_a_rival_that_failed_is_not_asked_again_by_the_same_request() -> None:
+    async def main() -> None:
+        a, b, c = fake_backend("a"), fake_backend("b"), fake_backend("c")
+        a.provider = first = Slowly(DOWN)
+        b.provider = rival = Rival([DOWN])
+        rival.first = first
+        world = World(a, b, c, hedge=Hedge(share=1.0), retries=0)
+        for _ in range(ENOUGH):
+            world.fallback._latencies["a", False].add(0.001)
+        assert (await world.ask(translated)).headers["X-Gateway-Backend"] == "c"
+        assert (first.asked, len(rival.asked)) == (1, 1)
+        assert (a.health.failures, b.health.failures) == (1, 1)
+
+    asyncio.run(main())
+
+
+# --- deadlines ------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_that_the_deadline_breaks_is_no_hang_up_in_the_books() -> None:
+    class Stuck(ListStream):
+        async def read(self) -> Any:
+            if more := await super().read():
+                return more
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    class Provider:
+        async def answer(self, request: Request) -> Response:
+            return Response(Stuck([Chunk(value=value) for value in chunks("Once")[:2]]))
+
+    async def main() -> None:
+        a = fake_backend("a")
+        a.provider = Provider()
+        world = World(a)
+        response = await world.ask(translated, chat={"stream": True}, headers={HEADER: "1000"})
+        assert await response.content.read()  # type: ignore[union-attr]
+        world.clock.now += 2
+        with pytest.raises(DeadlinePassed):
+            await response.content.read()  # type: ignore[union-attr]
+        (attempt,) = world.request.exchange.attempts
+        assert isinstance(attempt.error, DeadlinePassed)
+        world.fallback.ended(world.request.exchange)
+        assert a.health.failures == 0
+
+    asyncio.run(main())
+
+
+def test_nobody_is_asked_on_who_could_not_finish_in_time() -> None:
+    a, b = fake_backend("a", CUT), fake_backend("b", chunks(" a time."))
+    world = World(a, b, after_content="continue")
+    world.fallback._latencies["b", True].add(30.0)
+    world.fallback._latencies["a", True].add(30.0)
+
+    async def main() -> None:
+        request = dict(chat={"stream": True}, headers={HEADER: "60000"})
+        response = await world.ask(translated, **request)
+        world.clock.now += 50
+        with pytest.raises(UpstreamError):
+            while await response.content.read():  # type: ignore[union-attr]
+                pass
+        assert (asked(a), asked(b)) == (1, 0)
+
+    asyncio.run(main())
+
+
+# --- going on -------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_in_several_choices_is_not_gone_on_from() -> None:
+    a, b = fake_backend("a", CUT), fake_backend("b", chunks(" a time."))
+    world = World(a, b, after_content="continue")
+    assert asyncio.run(read_all(world, n=2)) is BROKE
+    assert asked(b) == 0
+
+
+assert chunk and chat_request  # shapes of the fakes
