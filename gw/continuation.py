@@ -57,18 +57,22 @@ class Continued(Stream):
         "_finished",
         "_head",
         "_held",
+        "_kept",
         "_lead",
         "_seam",
         "_seams",
         "_spent",
         "_stream",
         "_text",
+        "_thought",
     )
 
     def __init__(self, stream: Stream, ask_on: AskOn) -> None:
         self._stream = stream
         self._ask_on = ask_on
-        self._text = ""  # what was passed on
+        self._kept = 0  # characters of it
+        self._text: list[str] = []  # what was passed on
+        self._thought = False  # a train of thought was begun
         self._head: dict[str, Any] = {}
         self._held: list[Chunk] = []  # from the first tool call on
         self._can_go_on = True
@@ -99,10 +103,15 @@ class Continued(Stream):
             raise error
         self._held.clear()
         self._seams += 1
-        found = await self._ask_on(self._text, error)
+        text = self._joined_text()
+        found = await self._ask_on(text, error)
         self._stream, self._spent = found.stream, found.spent
         self._seam = {"continued": True, "failed": found.failed, "backend": found.backend}
-        self._lead = "" if self._text.rstrip() else None
+        self._lead = "" if text.rstrip() else None
+
+    def _joined_text(self) -> str:
+        self._text = ["".join(self._text)]
+        return self._text[0]
 
     # --- what is passed on --------------------------------------------------------------------------------------
 
@@ -118,7 +127,7 @@ class Continued(Stream):
             if not self._head:
                 self._head = {name: value[name] for name in ("id", "created", "model") if name in value}
             is_call = self._note(value)
-            if (is_call or self._held) and not self._finished:
+            if (is_call or self._held) and self._can_go_on and not self._finished:
                 self._held.append(chunk)
             else:
                 passed += self._rest()
@@ -135,12 +144,15 @@ class Continued(Stream):
         for choice in value.get("choices") or ():
             delta = choice.get("delta") or {}
             self._finished = self._finished or bool(choice.get("finish_reason"))
-            if choice.get("index") or len(self._text) > MAX_TEXT or any(delta.get(name) for name in _NO_PREFIX):
+            if choice.get("index") or self._kept > MAX_TEXT or any(delta.get(name) for name in _NO_PREFIX):
                 self._can_go_on = False
             if delta.get("tool_calls"):
                 is_call = True
-            elif not self._held:
-                self._text += delta.get("content") or ""
+            elif not self._held and self._can_go_on:
+                if text := delta.get("content"):
+                    self._text.append(text)
+                    self._kept += len(text)
+                self._thought = self._thought or any(delta.get(name) for name in _REASONING)
         return is_call
 
     def _joined(self, chunk: Chunk) -> Chunk | None:
@@ -149,7 +161,7 @@ class Continued(Stream):
         choices = []
         for choice in value.get("choices") or ():
             delta = {name: part for name, part in (choice.get("delta") or {}).items() if name != "role"}
-            if self._text:
+            if self._kept or self._thought:
                 for name in _REASONING:  # the client has seen a train of thought already
                     delta.pop(name, None)
             finish = choice.get("finish_reason")
@@ -175,14 +187,15 @@ class Continued(Stream):
         if self._lead is None:
             return text
         self._lead += text
-        start = self._text.lstrip()[:_TELLING]
+        told = self._joined_text()
+        start = told.lstrip()[:_TELLING]
         lead = self._lead.lstrip()
         if len(lead) < len(start) and not is_last:
             return ""
         if len(start.rstrip()) >= 3 and lead.startswith(start):
             raise UpstreamProtocolError("the backend that was to go on began the answer again")
         text, self._lead = self._lead, None
-        given = self._text[len(self._text.rstrip()) :]
+        given = told[len(told.rstrip()) :]
         if not given:
             return text
         return text.removeprefix(given) if text.startswith(given) else text.lstrip()

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from gw.document import Chunk
 from gw.errors import InvalidRequest, UpstreamTimeout
-from gw.message import Request
+from gw.message import Exchange, Request
 from gw.stream import Stream
 
 HEADER = "X-Gateway-Deadline-Ms"
@@ -69,14 +69,22 @@ def deadline_of(request: Request, clock: Callable[[], float]) -> Deadline | None
     return Deadline(int(text), request.exchange.started, clock)
 
 
+def tell_cancelled(exchange: Exchange, error: DeadlinePassed) -> None:
+    """The attempt that was given up says so: nobody has hung up."""
+    attempt = exchange.attempt
+    if attempt is not None and isinstance(attempt.error, asyncio.CancelledError):
+        attempt.error = error
+
+
 class TimedStream(Stream):
     """A stream that breaks where the client's deadline passes."""
 
-    __slots__ = ("_deadline", "_stream")
+    __slots__ = ("_deadline", "_exchange", "_stream")
 
-    def __init__(self, stream: Stream, deadline: Deadline) -> None:
+    def __init__(self, stream: Stream, deadline: Deadline, exchange: Exchange) -> None:
         self._stream = stream
         self._deadline = deadline
+        self._exchange = exchange
 
     async def read(self) -> Sequence[Chunk]:
         try:
@@ -85,7 +93,9 @@ class TimedStream(Stream):
         except TimeoutError:
             if not scope.expired():
                 raise
-            raise self._deadline.missed("passed in the middle of the answer") from None
+            missed = self._deadline.missed("passed in the middle of the answer")
+            tell_cancelled(self._exchange, missed)
+            raise missed from None
 
     async def aclose(self) -> None:
         await self._stream.aclose()

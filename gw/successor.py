@@ -11,6 +11,7 @@ from gw.document import Document
 from gw.errors import ClientGone, GatewayError
 from gw.estimate import account, total_usage
 from gw.message import Candidate, Request, Response
+from gw.outcome import is_client_gone
 from gw.stream import Stream
 from gw.walk import Walk
 
@@ -46,10 +47,15 @@ class Successor:
         walk, breaker, failed = self._walk, self._breaker, self._failed
         exchange = walk.request.exchange
         exchange.attributes[CONTINUES] = True
+        attempt = walk.judged = exchange.attempt
+        if attempt is not None and is_client_gone(attempt.error):
+            attempt.error = error  # its stream was closed for what came of it: nobody has hung up
         account(exchange, self._backends)
         spent = total_usage(exchange)
         breaker.failed(failed.backend, error, is_last=walk.is_last_awake(failed.backend))
         for candidate in self._able():
+            if not walk.has_time(candidate.backend):
+                continue
             self._asked.add(candidate.backend.name)
             admission = breaker.admit(candidate.backend)
             if admission in ("open", "busy"):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import defaultdict
 from collections.abc import Awaitable
 
 from gw.backend import Backend
-from gw.deadline import Deadline, DeadlinePassed
+from gw.deadline import Deadline, DeadlinePassed, tell_cancelled
 from gw.document import Document
 from gw.errors import GatewayError, RateLimited, Unavailable
 from gw.latency import Latency
@@ -46,7 +45,7 @@ class Walk:
         self.failures: list[GatewayError] = []
         self.judged: Attempt | None = None  # the breaker knows already how its stream broke
         self.request = request
-        self.rivals: list[Backend] = []  # were asked beside another one, and failed
+        self.rivals: dict[str, GatewayError] = {}  # how those failed that were asked beside another one
 
     def attempt(self, candidate: Candidate) -> Request:
         """The request as one candidate is asked it."""
@@ -54,6 +53,12 @@ class Walk:
         if self.request.exchange.attempts:
             attempt.document = Document(self._raw)
         return attempt
+
+    @property
+    def has_one_choice(self) -> bool:
+        """Whether one answer is asked for, not several beside each other."""
+        document = self.request.document
+        return document is None or (document.peek().get("n") or 1) == 1
 
     def later(self, position: int) -> list[Candidate]:
         """Who may still be asked behind this one."""
@@ -91,9 +96,7 @@ class Walk:
         try:
             return await self.deadline.within(seconds, work)
         except DeadlinePassed as error:
-            attempt = self.request.exchange.attempt
-            if attempt is not None and isinstance(attempt.error, asyncio.CancelledError):
-                attempt.error = error
+            tell_cancelled(self.request.exchange, error)
             raise
 
     def has_time(self, backend: Backend, pause: float = 0.0) -> bool:
@@ -122,6 +125,9 @@ class Walk:
                 f"every backend is rate-limited by its provider; the last said: {limited[-1].message}",
                 retry_after=min(waits, default=None),
             )
+        for failure in failures:
+            if failure.fault == "content_filter":  # it judged the request; the others only failed
+                return failure
         told = [failure for failure in failures if not isinstance(failure, Unavailable)]
         return (told or failures)[-1]
 

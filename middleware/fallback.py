@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Literal
 
-from gw.backend import Backend, Backends
+from gw.backend import Backends
 from gw.breaker import Breaker
 from gw.continuation import Continued
 from gw.deadline import DeadlinePassed, TimedStream, deadline_of
@@ -29,6 +29,7 @@ from gw.stream import ListStream, Stream
 from gw.successor import Successor
 from gw.walk import Walk, cooling, new_latencies
 
+PASSED_ON = "gw.fallback.passed_on"  # the attribute of an exchange that holds the Walk of a stream that has begun
 _OF_A_KEY = frozenset({"dead_key", "quota", "rate_limit"})  # another key of the same backend may do
 
 
@@ -52,6 +53,7 @@ class Fallback:
         hedge: Hedge | None = None,
         explicit_fallback: bool = False,
         drop_tools: bool = False,
+        content_filter: Literal["tell", "fallback"] = "tell",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -70,6 +72,7 @@ class Fallback:
         self._goes_on_of = {name: chosen == "continue" for name, chosen in (after_content_of or {}).items()}
         self._hedge = Budget(hedge.budget(), clock) if hedge is not None and hedge.share > 0 else None
         self._latencies = new_latencies()
+        self._routes_around_filters = content_filter == "fallback"
         self._sleep = sleep
         self._clock = clock
 
@@ -97,27 +100,17 @@ class Fallback:
 
     def ended(self, exchange: Exchange) -> None:
         """A stream that broke after its first content, or went well, is known only now."""
+        walk: Walk | None = exchange.attributes.pop(PASSED_ON, None)
         attempt = exchange.attempt
-        if not exchange.stream or attempt is None or attempt.first_content is None:
+        if walk is None or attempt is None or attempt.first_content is None or attempt is walk.judged:
             return
         backend = self._backends.get(attempt.backend)
-        if backend is None or is_client_gone(attempt.error):
+        if backend is None or is_client_gone(attempt.error) or isinstance(attempt.error, DeadlinePassed):
             return
         if attempt.error is None:
             self._breaker.answered(backend)
         elif isinstance(attempt.error, GatewayError):
-            self._breaker.failed(backend, attempt.error, is_last=not self._has_other(backend, exchange))
-
-    def _has_other(self, backend: Backend, exchange: Exchange) -> bool:
-        model = exchange.model or ""
-        return any(
-            other is not backend
-            and other.is_ready
-            and not other.is_cooling
-            and not other.explicit_only
-            and other.upstream_model(model) is not None
-            for other in self._backends
-        )
+            self._breaker.failed(backend, attempt.error, is_last=walk.is_last_awake(backend))
 
     # --- one candidate ------------------------------------------------------------------------------------------
 
@@ -128,6 +121,10 @@ class Fallback:
         spare_keys = len(backend.keys) - 1
         is_plain = walk.deadline is None and (self._hedge is None or bool(walk.failures))
         retry = 0
+        if backend.name in walk.rivals:  # it was asked beside another one, and failed
+            if not await self._waits(walk, position, walk.rivals[backend.name], retry):
+                return None
+            retry += 1
         while True:
             try:
                 if is_plain:
@@ -141,16 +138,25 @@ class Fallback:
                     continue
                 if not isinstance(error, DeadlinePassed):
                     self._breaker.failed(backend, error, is_last=walk.is_last_awake(backend))
-                if not can_fall_back(error):
+                if not can_fall_back(error) and not (self._routes_around_filters and error.fault == "content_filter"):
                     raise
                 walk.failed(backend, error)
-                pause = self._retries.pause(error, retry, has_other=bool(walk.later(position)))
-                if pause is None or not walk.has_time(pause) or not self._budget.take():
+                if not await self._waits(walk, position, error, retry):
                     return None
                 retry += 1
-                await self._sleep(pause)
             else:
                 return self._answered(walk, response, answered)
+
+    async def _waits(self, walk: Walk, position: int, error: GatewayError, retry: int) -> bool:
+        """Wait until the same backend may be asked again after this failure; False where it is not to be."""
+        backend = walk.candidates[position].backend
+        pause = self._retries.pause(error, retry, has_other=bool(walk.later(position)))
+        if pause is None or backend.cooling_for > pause:  # its breaker has opened: a probe is one request
+            return False
+        if not walk.has_time(backend, pause) or not self._budget.take():
+            return False
+        await self._sleep(pause)
+        return True
 
     async def _try(self, walk: Walk, position: int) -> tuple[Response, int]:
         """One attempt, or two at once: the answer, and the position of the candidate that gave it."""
@@ -164,8 +170,13 @@ class Fallback:
         work = self._call(walk, walk.attempt(candidate))
         if delay is None:
             return await work, position
+        exchange, backend = walk.request.exchange, candidate.backend
+        asked_before = len(exchange.attempts)
         second = partial(self._second, walk, position + 1)
-        response, is_second = await first_content(work, second, delay, walk.request.exchange)
+        response, is_second = await first_content(work, second, delay, exchange)
+        for attempt in exchange.attempts[asked_before:]:
+            if attempt.backend == backend.name and isinstance(attempt.error, GatewayError):
+                self._breaker.failed(backend, attempt.error, is_last=False)
         return response, position + is_second
 
     def _call(self, walk: Walk, attempt: Request) -> Awaitable[Response]:
@@ -193,10 +204,11 @@ class Fallback:
         headers["X-Gateway-Degraded"] = "true" if exchange.degraded else "false"
         headers["X-Gateway-Attempts"] = str(len(exchange.attempts))
         if isinstance(response.content, Stream):
-            if self._goes_on_of.get(backend.name, self._goes_on):
+            exchange.attributes[PASSED_ON] = walk
+            if self._goes_on_of.get(backend.name, self._goes_on) and walk.has_one_choice:
                 response.content = Continued(response.content, self._successor(walk, candidate))
             if walk.deadline is not None:
-                response.content = TimedStream(response.content, walk.deadline)
+                response.content = TimedStream(response.content, walk.deadline, exchange)
         return response
 
     def _learn(self, exchange: Exchange) -> None:
@@ -234,6 +246,7 @@ class Fallback:
             return await self._call(walk, walk.attempt(candidate))
         except GatewayError as error:
             self._breaker.failed(candidate.backend, error, is_last=False)
+            walk.rivals[candidate.backend.name] = error
             raise
 
 

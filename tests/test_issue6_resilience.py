@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 
 from gw.breaker import Breaker
+from gw.continuation import Continued
 from gw.deadline import HEADER, DeadlinePassed
 from gw.document import Chunk
-from gw.errors import GatewayError, UpstreamConnectionError, UpstreamError, UpstreamRefused
+from gw.errors import GatewayError, UpstreamConnectionError, UpstreamError, UpstreamProtocolError, UpstreamRefused
 from gw.hedge import Hedge
 from gw.latency import ENOUGH
 from gw.message import Request, Response
 from gw.middleware.translate import Translate
 from gw.retry import Retries
-from gw.stream import ListStream
-from tests.fakes import FakeProvider, chat_request, chunk, chunks, completion, fake_backend
+from gw.stream import ListStream, Stream
+from tests.fakes import FakeProvider, chunk, chunks, completion, fake_backend
 from tests.fallback_world import DOWN, LIMITED, World, asked
 
 BROKE = UpstreamConnectionError("the connection broke")
@@ -93,6 +94,21 @@ def test_a_stream_that_breaks_and_goes_on_nowhere_counts_once() -> None:
     assert lone.health.failures == 1
 
 
+def test_a_stream_that_goes_on_and_breaks_again_counts_once_for_each_break() -> None:
+    a = fake_backend("a", CUT, [*chunks(" a time there was a king who")[1:2], BROKE])
+    world = World(a, after_content="continue")
+    assert asyncio.run(read_all(world)) is BROKE
+    assert (asked(a), a.health.failures) == (2, 2)
+
+
+def test_a_second_beginning_is_no_hang_up_in_the_books() -> None:
+    a, b = fake_backend("a", CUT), fake_backend("b", chunks("Once upon a time."))
+    world = World(a, b, after_content="continue", continues=["b"])
+    asyncio.run(read_all(world))
+    told = [(attempt.backend, type(attempt.error)) for attempt in world.request.exchange.attempts]
+    assert told[1] == ("b", UpstreamProtocolError)
+
+
 def test_the_only_one_that_may_be_asked_is_never_shut_off_by_streams_that_break() -> None:
     a, b = fake_backend("a", CUT), fake_backend("b")
     world = World(a, b, breaker=Breaker(failures=2))
@@ -122,7 +138,7 @@ def test_a_retry_after_is_not_waited_for_while_somebody_else_may_be_asked(fault:
 def test_no_pause_is_begun_where_the_try_behind_it_could_not_finish() -> None:
     a, b = fake_backend("a", DOWN), fake_backend("b")
     world = World(a, b, backoff=10)
-    world.fallback._latencies["a", False].add(3.0)
+    world.fallback._latencies["a", False].add(8.0)
     assert world.run(headers={HEADER: "12000"}).headers["X-Gateway-Backend"] == "b"
     assert world.clock.slept == []
 
@@ -136,6 +152,25 @@ def test_where_nobody_has_money_left_that_is_what_the_client_is_told() -> None:
     with pytest.raises(GatewayError) as told:
         mixed.run()
     assert (told.value.code, told.value.retry_after) == ("rate_limit_exceeded", 7)
+
+
+FILTERED = UpstreamRefused("flagged", code="content_policy_violation", fault="content_filter")
+
+
+def test_what_a_filter_refused_goes_elsewhere_only_where_so_configured() -> None:
+    a, b = fake_backend("a", FILTERED), fake_backend("b")
+    with pytest.raises(UpstreamRefused, match="flagged"):
+        World(a, b).run()
+    assert (asked(a), asked(b)) == (1, 0)
+    response = World(a, b, content_filter="fallback").run()
+    assert response.headers["X-Gateway-Backend"] == "b"
+    assert (asked(a), a.health.failures) == (2, 0)  # never twice by one request, and it has judged: it lives
+
+
+def test_a_filters_refusal_is_told_where_nobody_else_answers() -> None:
+    world = World(fake_backend("a", FILTERED), fake_backend("b", DOWN), retries=0, content_filter="fallback")
+    with pytest.raises(UpstreamRefused, match="flagged"):
+        world.run()
 
 
 # --- hedging --------------------------------------------------------------------------------------------------------
@@ -239,16 +274,15 @@ def test_nobody_is_asked_on_who_could_not_finish_in_time() -> None:
     a, b = fake_backend("a", CUT), fake_backend("b", chunks(" a time."))
     world = World(a, b, after_content="continue")
     world.fallback._latencies["b", True].add(30.0)
-    world.fallback._latencies["a", True].add(30.0)
 
     async def main() -> None:
-        request = dict(chat={"stream": True}, headers={HEADER: "60000"})
-        response = await world.ask(translated, **request)
+        fields: dict[str, Any] = {"chat": {"stream": True}, "headers": {HEADER: "60000"}}
+        response = await world.ask(translated, **fields)
         world.clock.now += 50
+        assert await response.content.read()  # type: ignore[union-attr]
         with pytest.raises(UpstreamError):
-            while await response.content.read():  # type: ignore[union-attr]
-                pass
-        assert (asked(a), asked(b)) == (1, 0)
+            await response.content.read()  # type: ignore[union-attr]
+        assert asked(b) == 0
 
     asyncio.run(main())
 
@@ -256,11 +290,51 @@ def test_nobody_is_asked_on_who_could_not_finish_in_time() -> None:
 # --- going on -------------------------------------------------------------------------------------------------------
 
 
+def test_a_train_of_thought_is_not_begun_again_where_nothing_else_was_said() -> None:
+    thinking = chunk({"reasoning_content": "Hm. "})
+    a, b = fake_backend("a", [thinking, BROKE]), fake_backend("b", [thinking, *chunks("Once.")])
+    world = World(a, b, after_content="continue")
+
+    async def main() -> list[Any]:
+        response = await world.ask(translated, chat={"stream": True})
+        return [found.peek() async for found in response.content]  # type: ignore[union-attr]
+
+    deltas = [choice["delta"] for value in asyncio.run(main()) for choice in value["choices"]]
+    assert "".join(delta.get("reasoning_content") or "" for delta in deltas) == "Hm. "
+    assert "".join(delta.get("content") or "" for delta in deltas) == "Once."
+
+
+def test_a_tool_call_is_not_kept_waiting_where_nobody_could_go_on_anyway() -> None:
+    call = chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]})
+    refusal = chunk({"refusal": "No"})
+
+    async def main() -> None:
+        async def nobody(text: str, error: GatewayError) -> Any:
+            raise AssertionError
+
+        stream = Continued(whole := Pieces([[refusal], [call], [chunk({}, "tool_calls")]]), nobody)
+        assert [found.peek() for found in await stream.read()] == [refusal]
+        assert [found.peek() for found in await stream.read()] == [call]
+        assert len(whole.left) == 1
+
+    asyncio.run(main())
+
+
+class Pieces(Stream):
+    """A stream that gives one list of chunks for each read."""
+
+    def __init__(self, left: list[list[dict[str, Any]]]) -> None:
+        self.left = left
+
+    async def read(self) -> list[Chunk]:
+        return [Chunk(value=value) for value in self.left.pop(0)] if self.left else []
+
+    async def aclose(self) -> None:
+        self.left.clear()
+
+
 def test_an_answer_in_several_choices_is_not_gone_on_from() -> None:
     a, b = fake_backend("a", CUT), fake_backend("b", chunks(" a time."))
     world = World(a, b, after_content="continue")
     assert asyncio.run(read_all(world, n=2)) is BROKE
     assert asked(b) == 0
-
-
-assert chunk and chat_request  # shapes of the fakes

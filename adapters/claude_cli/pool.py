@@ -155,6 +155,7 @@ class Pool:
             self._send_to_sleep(knowledge, worker)
             return
         self._warm[knowledge] = worker
+        worker.process.when_exited(self._wanted.set)  # what it has started must not outlive it
         while len(self._warm) > self._max_warm:
             self._send_to_sleep(*self._warm.popitem(last=False))
         self._wanted.set()
@@ -262,6 +263,7 @@ class Pool:
             self.dismiss(worker)
             raise
         self._spares.append(worker)
+        worker.process.when_exited(self._wanted.set)
 
     async def _hear(self, worker: Worker) -> None:
         said = b""

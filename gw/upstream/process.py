@@ -69,6 +69,13 @@ class Process:
         """Its exit status, negative for a signal; None while it runs."""
         return self._transport.get_returncode()
 
+    def when_exited(self, call: Callable[[], object]) -> None:
+        """Call once it has exited, whoever's will it was; at once where it has."""
+        if self.is_alive:
+            self._pipes.told.append(call)
+        else:
+            call()
+
     @property
     def errors(self) -> bytes:
         """The newest of what it wrote to stderr."""
@@ -146,6 +153,7 @@ class _Pipes(asyncio.SubprocessProtocol):
 
     def __init__(self) -> None:
         self.exited = asyncio.Event()
+        self.told: list[Callable[[], object]] = []  # ... of that
         self.errors = bytearray()
         self._output = bytearray()
         self._arrived = asyncio.Event()
@@ -174,6 +182,8 @@ class _Pipes(asyncio.SubprocessProtocol):
 
     def process_exited(self) -> None:
         self.exited.set()
+        for call in self.told:
+            call()
         # Something that it started may hold the pipe open for ever.
         asyncio.get_running_loop().call_later(LINGER, self._stop_lingering)
 

@@ -146,6 +146,8 @@ def _problem(plan: Plan, case: Case, reading: Reading) -> str:
     if kind == "broken":
         return reading.about
     if fault.due == "refusal":
+        if kind == "answer" and plan.may_hide(fault):
+            return ""
         if kind == "answer":
             return "the refusal of a request was hidden from the caller"
         return "" if reading.status < 500 else f"the refusal of a request was told as {reading.about}"

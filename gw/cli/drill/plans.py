@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import tomllib
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,17 @@ class Plan:
     retry_after_max: float = 0.0
     has_fallback: bool = False
     has_log: bool = False
+    routes_around_filters: bool = False
     uses_httpx: bool = False
 
     def may_give_up(self, fault: Fault) -> bool:
         """Whether the user wants no second try after such a failure."""
         is_long = "limited" in fault.acts and self.retry_after_max < RETRY_AFTER
         return self.has_fallback and (self.retries == 0 or is_long)
+
+    def may_hide(self, fault: Fault) -> bool:
+        """Whether the user wants somebody else asked for what this one's provider refuses."""
+        return self.routes_around_filters and fault.acts == ("content_filter",)
 
     def gateway(self, dialect: Dialect, folder: Path, only: str | None = None, times: float = 1.0) -> Config:
         """One gateway's configuration: providers of this dialect, its log in `folder`, all backends but `only` out.
@@ -125,6 +130,7 @@ def _layers(config: Config, changes: list[str]) -> tuple[dict[str, Component], d
             middleware[name], told = _fallback(component, given)
             changes += told
             found |= {"has_fallback": True, "retries": given["retries"], "retry_after_max": given["retry_after_max"]}
+            found["routes_around_filters"] = given["content_filter"] == "fallback"
         elif component.factory is RateLimit:
             middleware[name] = _with(component, max=_NO_LIMIT)
             changes.append(f"{component.path} lets everything through")
@@ -181,6 +187,11 @@ def _with(component: Component, **keywords: Any) -> Component:
     return replace(component, keywords={**component.keywords, **keywords})
 
 
+def _lengthened(timeouts: Timeouts, times: float) -> Timeouts:
+    known = {name: seconds for name, seconds in asdict(timeouts).items() if seconds is not None}
+    return replace(timeouts, **{name: seconds * times for name, seconds in known.items()})
+
+
 def _faulty(table: BackendTable, dialect: Dialect, only: str | None, times: float) -> BackendTable:
     """The backend with another provider behind it; its own adapter, keys and address are not so much as made."""
     options = table.options
@@ -197,7 +208,7 @@ def _faulty(table: BackendTable, dialect: Dialect, only: str | None, times: floa
         factory=Faulty,
         keywords=own,
         keys=tuple(Secret(f"drill-key-{number}") for number in range(len(table.keys) or 1)),
-        timeouts=Timeouts(*(seconds * times for seconds in astuple(TIMEOUTS))),
+        timeouts=_lengthened(TIMEOUTS, times),
         problem=None if only in (None, table.name) else "left out, to see what becomes of the others",
         table={"adapter": "faulty"},
     )
