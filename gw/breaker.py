@@ -55,6 +55,10 @@ class Breaker:
         """Whether nothing is known against it."""
         return backend.health.failures < self.failures and not backend.is_cooling
 
+    def is_open(self, backend: Backend) -> bool:
+        """Whether it is left alone for its failures, not only for what its provider says of a limit."""
+        return backend.health.failures >= self.failures and backend.is_cooling
+
     def answered(self, backend: Backend) -> None:
         """It gave an answer."""
         health = backend.health
@@ -63,13 +67,16 @@ class Breaker:
 
     def failed(self, backend: Backend, error: GatewayError, *, is_last: bool) -> None:
         """It failed. The last one that could be asked is never shut off by failures; its Retry-After is obeyed."""
-        if isinstance(error, ClientGone) or error.fault in _NOT_ITS_FAULT:
+        said = getattr(error, "upstream_status", None)
+        # A provider that said "do not try again here" (x-should-retry) has failed all the same.
+        has_failed = error.fault == "unavailable" and said is not None and said >= 429
+        if isinstance(error, ClientGone) or (error.fault in _NOT_ITS_FAULT and not has_failed):
             return
         if not can_fall_back(error):
             if error.fault in ("refused", "content_filter"):  # it lives: it has read the request and judged it
                 self.answered(backend)
             return
-        if error.fault == "rate_limit" and error.retry_after is not None:
+        if (error.fault == "rate_limit" or said == 429) and error.retry_after is not None:
             backend.cool(min(error.retry_after, MAX_RETRY_AFTER), error.message)
             return
         health = backend.health

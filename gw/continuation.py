@@ -37,11 +37,18 @@ AskOn = Callable[[str, GatewayError], Awaitable[Next]]
 
 
 def with_prefix(chat: dict[str, Any], text: str) -> dict[str, Any]:
-    """The chat that goes on from `text`: its end without white space, which Anthropic refuses there."""
+    """The chat that goes on from `text`: its end without white space, which Anthropic refuses there.
+
+    Where the client itself gave the beginning of the answer, the text goes on with that.
+    """
     prefix = text.rstrip()
     if not prefix:
         return chat
-    chat = {**chat, "messages": [*chat["messages"], {"role": "assistant", "content": prefix}]}
+    messages = chat["messages"]
+    last, said = messages[-1], prefix
+    if last.get("role") == "assistant" and isinstance(last.get("content"), str) and not last.get("tool_calls"):
+        messages, said = messages[:-1], last["content"] + prefix
+    chat = {**chat, "messages": [*messages, {"role": "assistant", "content": said}]}
     for name in ("max_tokens", "max_completion_tokens"):
         if isinstance(chat.get(name), int):
             chat[name] = max(1, chat[name] - len(prefix) // CHARACTERS_PER_TOKEN)
@@ -192,7 +199,7 @@ class Continued(Stream):
         lead = self._lead.lstrip()
         if len(lead) < len(start) and not is_last:
             return ""
-        if len(start.rstrip()) >= 3 and lead.startswith(start):
+        if lead.startswith(start):
             raise UpstreamProtocolError("the backend that was to go on began the answer again")
         text, self._lead = self._lead, None
         given = told[len(told.rstrip()) :]

@@ -65,7 +65,10 @@ def deadline_of(request: Request, clock: Callable[[], float]) -> Deadline | None
     if not text:
         return None
     if not _DIGITS.fullmatch(text):
-        raise InvalidRequest(f"{HEADER} is milliseconds, a whole number from 1 on: found {text[:20]!r}", param=HEADER)
+        raise InvalidRequest(
+            f"{HEADER} is milliseconds, a whole number of 1 to 9 digits that begins with no 0: found {text[:20]!r}",
+            param=HEADER,
+        )
     return Deadline(int(text), request.exchange.started, clock)
 
 

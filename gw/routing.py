@@ -59,6 +59,7 @@ class Router:
         self._plans: dict[tuple[object, ...], Plan] = {}
         conditions = [condition for rule, _ in rules for condition in rule.conditions]
         self._headers = frozenset(name.lower().encode() for condition in conditions if (name := condition.header))
+        self._of_headers = [condition.holds for condition in conditions if condition.header]
         ordering.mind({condition.bound for condition in conditions if condition.bound is not None})
 
     def decide(self, request: Request, *, is_question: bool = False) -> Decision:
@@ -160,9 +161,11 @@ class Router:
 
     def _by_plan(self, request: Request, chat: Mapping[str, Any], model: str, is_question: bool) -> Decision:
         asked, tokens = survey(chat)
-        headers: tuple[object, ...] = ()
-        if self._headers:
-            headers = tuple(pair for pair in request.headers.pairs if pair[0] in self._headers)
+        headers: tuple[bool, ...] = ()
+        if self._headers and [pair for pair in request.headers.pairs if pair[0] in self._headers]:
+            # What holds, not the values: one that is new with each request would be a new kind each time.
+            facts = _facts(request, model, asked, tokens)
+            headers = tuple([holds(facts) for holds in self._of_headers])
         kind = (model, asked, request.principal.name, self._ordering.bucket(chat, tokens), headers)
         plan = None if is_question else self._plans.get(kind)  # a question wants the reasons in its own figures
         if plan is None:

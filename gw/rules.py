@@ -88,9 +88,12 @@ def _condition(text: str) -> Condition:
         name = word.split()[1]
         if not HEADER_NAME.fullmatch(name):
             raise ValueError(f'"{name}" is not a header\'s name')
-        return Condition(
-            text, lambda facts: name in facts.headers and glob(facts.headers.get(name)) is not None, header=name
-        )
+
+        def holds(facts: Facts) -> bool:
+            value = facts.headers.get(name)
+            return glob(value) is not None and (value != "" or name in facts.headers)
+
+        return Condition(text, holds, header=name)
     near = difflib.get_close_matches(word, _WORDS, 1)
     hint = f'; did you mean "{near[0]}"?' if near else ""
     raise ValueError(f'unknown condition "{word}"{hint} (known: {", ".join(_WORDS)})')

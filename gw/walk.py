@@ -18,6 +18,9 @@ Latencies = defaultdict[tuple[str, bool], Latency]
 """By the backend's name and whether the answer is a stream."""
 
 
+RETRY_AFTER = 1.0  # seconds, for a client where no provider says how long its limit lasts
+
+
 class Walk:
     """The candidates of one request, and how those that were asked have failed."""
 
@@ -106,8 +109,10 @@ class Walk:
     def out_of_time(self) -> DeadlinePassed:
         """The failure of an attempt that is not begun."""
         assert self.deadline is not None
-        told = f"; the last failure was: {self.failures[-1].message}" if self.failures else ""
-        return self.deadline.missed(f"leaves no time for another attempt{told}")
+        told = [failure.message for failure in self.failures if not isinstance(failure, DeadlinePassed)]
+        return self.deadline.missed(
+            f"leaves no time for another attempt{f'; the last failure was: {told[-1]}' if told else ''}"
+        )
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -118,12 +123,15 @@ class Walk:
             return failures[-1]
         limited = [failure for failure in failures if failure.fault in ("rate_limit", "quota")]
         if limited and len(limited) == len(failures):
-            if len(self.candidates) == 1 or all(failure.fault == "quota" for failure in limited):
-                return limited[-1]
+            last = limited[-1]
             waits = [failure.retry_after for failure in limited if failure.retry_after is not None]
+            if all(failure.fault == "quota" for failure in limited) or (len(self.candidates) == 1 and waits):
+                return last
+            several = "every backend is rate-limited by its provider; the last said: "
             return RateLimited(
-                f"every backend is rate-limited by its provider; the last said: {limited[-1].message}",
-                retry_after=min(waits, default=None),
+                f"{several if len(self.candidates) > 1 else ''}{last.message}",
+                retry_after=min(waits, default=RETRY_AFTER),
+                fault="rate_limit",
             )
         for failure in failures:
             if failure.fault == "content_filter":  # it judged the request; the others only failed

@@ -151,8 +151,8 @@ class Fallback:
         """Wait until the same backend may be asked again after this failure; False where it is not to be."""
         backend = walk.candidates[position].backend
         pause = self._retries.pause(error, retry, has_other=bool(walk.later(position)))
-        if pause is None or backend.cooling_for > pause:  # its breaker has opened: a probe is one request
-            return False
+        if pause is None or (self._breaker.is_open(backend) and backend.cooling_for > pause):
+            return False  # a probe is one request
         if not walk.has_time(backend, pause) or not self._budget.take():
             return False
         await self._sleep(pause)
@@ -215,7 +215,8 @@ class Fallback:
         attempt = exchange.attempt
         if attempt is None:
             return
-        until = attempt.first_content if exchange.stream else attempt.ended
+        is_whole = not exchange.stream or self._commit == "complete"
+        until = attempt.ended if is_whole else attempt.first_content
         if until is not None:
             self._latencies[attempt.backend, exchange.stream].add(until - attempt.started)
 

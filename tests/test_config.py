@@ -462,6 +462,7 @@ def test_no_key_is_seen_in_what_a_configuration_prints(tmp_path: Path) -> None:
     assert "canary" not in repr(build(config).backends["x"])
     assert {secret.reveal() for secret in config.secrets} == {
         "canary-of-file",
+        "canary-of-headers",
         "canary-of-auth",
         "canary-of-process",
     }

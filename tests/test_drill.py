@@ -136,6 +136,14 @@ def test_an_operator_who_wants_no_second_try_is_not_told_off_for_it(capsys: pyte
     assert {case["read"] for case in cases} == {"one clean error"}
 
 
+def test_an_operator_who_goes_round_filters_is_not_told_off_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    options = '[middleware.fallback]\ncontent_filter = "fallback"\n'
+    cases = drilled(capsys, TWO + options, "content-filter", "bad-request", model="gpt-5-mini")
+    told = {(case["fault"], bool(case["others"])): case["read"] for case in cases}
+    assert told.pop(("content-filter", True)) == "whole answer"
+    assert set(told.values()) == {"one clean error"}
+
+
 def of_mine(code: str) -> str:
     """A configuration of two backends with a middleware of the operator's own, around fallback."""
     Path("mine.py").write_text(code)

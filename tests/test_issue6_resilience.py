@@ -8,18 +8,19 @@ from typing import Any
 import pytest
 
 from gw.breaker import Breaker
-from gw.continuation import Continued
+from gw.continuation import Continued, with_prefix
 from gw.deadline import HEADER, DeadlinePassed
 from gw.document import Chunk
 from gw.errors import GatewayError, UpstreamConnectionError, UpstreamError, UpstreamProtocolError, UpstreamRefused
 from gw.hedge import Hedge
 from gw.latency import ENOUGH
-from gw.message import Request, Response
+from gw.message import Headers, Request, Response
 from gw.middleware.translate import Translate
+from gw.provider_errors import from_answer
 from gw.retry import Retries
 from gw.stream import ListStream, Stream
 from tests.fakes import FakeProvider, chunk, chunks, completion, fake_backend
-from tests.fallback_world import DOWN, LIMITED, World, asked
+from tests.fallback_world import DOWN, LIMITED, World, ask, asked
 
 BROKE = UpstreamConnectionError("the connection broke")
 CUT = [*chunks("Once upon")[:2], BROKE]  # a stream that breaks after its first content
@@ -74,6 +75,18 @@ def test_the_last_one_is_retried_although_its_breaker_would_be_open() -> None:
     a = fake_backend("a", DOWN, completion())
     world = World(a, breaker=Breaker(failures=1))
     assert world.run().status == 200
+
+
+def test_a_limit_that_was_told_beside_a_retry_after_does_not_forbid_the_try_that_this_allows() -> None:
+    a = fake_backend("a", UpstreamError("slow down", status=429, fault="rate_limit", retry_after=1), completion())
+    world = World(a)
+
+    async def telling(request: Request) -> Response:
+        a.rest(8.0, "its limit of requests is used up")  # as from the answer's other headers
+        return await ask(request)
+
+    assert world.run(handler=telling).status == 200
+    assert world.clock.slept == [1.0]
 
 
 def test_a_stream_that_breaks_while_it_is_held_back_counts_once() -> None:
@@ -152,6 +165,33 @@ def test_where_nobody_has_money_left_that_is_what_the_client_is_told() -> None:
     with pytest.raises(GatewayError) as told:
         mixed.run()
     assert (told.value.code, told.value.retry_after) == ("rate_limit_exceeded", 7)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_client_is_told_when_to_come_back_also_where_no_provider_says_so(count: int) -> None:
+    wordless = UpstreamError("slow down", status=429, type="rate_limit_error", fault="rate_limit", upstream_status=429)
+    world = World(*(fake_backend(f"b{number}", wordless) for number in range(count)), retries=0)
+    with pytest.raises(GatewayError, match="slow down") as told:
+        world.run()
+    error = told.value
+    assert (error.status, error.type, error.code) == (429, "rate_limit_error", "rate_limit_exceeded")
+    assert (error.retry_after, error.fault) == (1.0, "rate_limit")  # the fault: who has no tools may still be asked
+
+
+def test_a_provider_that_wants_no_retry_has_failed_all_the_same() -> None:
+    down = from_answer(500, Headers([(b"x-should-retry", b"false")]), b'{"error": {"message": "boom"}}')
+    limit = Headers([(b"x-should-retry", b"false"), (b"retry-after", b"60")])
+    limited = from_answer(429, limit, b'{"error": {"message": "slow down"}}')
+    a, b, c = fake_backend("a", down), fake_backend("b", limited), fake_backend("c")
+    world = World(a, b, c)
+    for _ in range(9):
+        assert world.run().headers["X-Gateway-Backend"] == "c"
+    assert (asked(a), asked(b)) == (5, 1)
+    too_long = from_answer(500, Headers(), b'{"error": {"message": "the prompt is too long"}}')
+    d = fake_backend("d", too_long)
+    for _ in range(9):
+        World(d, c).run()
+    assert d.health.failures == 0
 
 
 FILTERED = UpstreamRefused("flagged", code="content_policy_violation", fault="content_filter")
@@ -270,6 +310,51 @@ def test_a_stream_that_the_deadline_breaks_is_no_hang_up_in_the_books() -> None:
     asyncio.run(main())
 
 
+def test_an_answer_that_is_held_back_takes_as_long_as_all_of_it() -> None:
+    class Leisurely:
+        asked = 0
+
+        async def answer(self, request: Request) -> Response:
+            self.asked += 1
+
+            class Slow(Pieces):
+                async def read(self) -> list[Chunk]:
+                    world.clock.now += 2
+                    return await super().read()
+
+            return Response(Slow([[value] for value in chunks("a", "b")]))
+
+    async def main() -> None:
+        translate = Translate(clock=world.clock)
+
+        async def handler(request: Request) -> Response:
+            async def nowhere(wire: Any) -> Any:
+                raise AssertionError
+
+            return await translate(request, nowhere)
+
+        await world.ask(handler, chat={"stream": True})
+        with pytest.raises(DeadlinePassed):  # its first content comes in time, its end does not
+            await world.ask(handler, chat={"stream": True}, headers={HEADER: "8000"})
+        assert provider.asked == 1
+
+    a = fake_backend("a")
+    a.provider = provider = Leisurely()
+    world = World(a, commit="complete")
+    asyncio.run(main())
+
+
+def test_a_deadline_that_nobody_can_keep_is_told_once() -> None:
+    world = World(fake_backend("a"), fake_backend("b"))
+    for name in ("a", "b"):
+        world.fallback._latencies[name, False].add(5.0)
+    with pytest.raises(DeadlinePassed) as told:
+        world.run(headers={HEADER: "1000"})
+    assert (
+        told.value.message == f"the deadline of 1000 ms ({HEADER}) leaves no time for another attempt: allow more time"
+    )
+
+
 def test_nobody_is_asked_on_who_could_not_finish_in_time() -> None:
     a, b = fake_backend("a", CUT), fake_backend("b", chunks(" a time."))
     world = World(a, b, after_content="continue")
@@ -331,6 +416,21 @@ class Pieces(Stream):
 
     async def aclose(self) -> None:
         self.left.clear()
+
+
+def test_a_second_beginning_is_refused_however_little_was_said() -> None:
+    a, b = fake_backend("a", [chunk({"content": "I"}), BROKE]), fake_backend("b", chunks("I am", " here."))
+    world = World(a, b, after_content="continue")
+    assert asyncio.run(read_all(world)) is not None
+
+
+def test_the_text_goes_on_with_what_the_client_gave_as_the_answers_beginning() -> None:
+    hello = {"role": "user", "content": "Hi"}
+    begun = {"role": "assistant", "content": "Once"}
+    chat = with_prefix({"messages": [hello, begun]}, " upon ")
+    assert chat["messages"] == [hello, {"role": "assistant", "content": "Once upon"}]
+    called = begun | {"tool_calls": [{"id": "c"}]}
+    assert with_prefix({"messages": [called]}, "So")["messages"] == [called, {"role": "assistant", "content": "So"}]
 
 
 def test_an_answer_in_several_choices_is_not_gone_on_from() -> None:
