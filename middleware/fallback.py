@@ -121,8 +121,9 @@ class Fallback:
         spare_keys = len(backend.keys) - 1
         is_plain = walk.deadline is None and (self._hedge is None or bool(walk.failures))
         retry = 0
-        if backend.name in walk.rivals:  # it was asked beside another one, and failed
-            if not await self._waits(walk, position, walk.rivals[backend.name], retry):
+        if failure := walk.rivals.get(backend.name):  # it was asked beside another one, and failed
+            walk.failed(backend, failure)
+            if not await self._waits(walk, position, failure, retry):
                 return None
             retry += 1
         while True:

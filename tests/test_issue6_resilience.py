@@ -278,6 +278,19 @@ def test_a_rival_that_failed_is_not_asked_again_by_the_same_request() -> None:
     asyncio.run(main())
 
 
+def test_a_rivals_failure_is_among_those_that_are_told() -> None:
+    async def main() -> None:
+        a, b = fake_backend("a"), fake_backend("b")
+        a.provider = first = Slowly(LIMITED)
+        b.provider = Rival([DOWN])
+        b.provider.first = first
+        world = hedged(a, b)
+        with pytest.raises(UpstreamError, match="down"):  # not "every backend is rate-limited"
+            await world.ask(translated)
+
+    asyncio.run(main())
+
+
 # --- deadlines ------------------------------------------------------------------------------------------------------
 
 

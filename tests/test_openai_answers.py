@@ -17,6 +17,7 @@ from gw.errors import UpstreamError, UpstreamProtocolError, can_fall_back
 from gw.message import Candidate
 from tests.fakes import chat_request, chunk, chunks, completion, sse
 from tests.recordings import Reading, check_laws, read_chunks, read_completion
+from tests.test_openai_adapter import send
 
 
 def codec(stream: bool = True, model: str = "gpt-4") -> OpenAICodec:
@@ -555,3 +556,55 @@ def test_an_error_inside_a_200_is_an_error(content: bytes, fault: str) -> None:
     with pytest.raises(UpstreamError, match="boom") as failed:
         codec(stream=False).complete(content)
     assert failed.value.fault == fault
+
+
+# --- a schema that the provider does not know -------------------------------------------------------------------
+
+
+SCHEMA = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
+
+
+CUT = {"choices": [{"index": 0, "message": {"role": "assistant", "content": '{"age":'}, "finish_reason": "length"}]}
+
+
+def asked_for_json(*, strict: bool | None = True, stream: bool = False) -> OpenAICodec:
+    wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA, "strict": strict}}
+    return send({"response_format": wanted, "stream": stream}, dialect="deepseek")
+
+
+@pytest.mark.parametrize("text", ['{"age":"old"}', "{}", "no JSON"])
+def test_an_answer_that_does_not_fit_a_strict_schema_told_in_words_is_a_failure(text: str) -> None:
+    with pytest.raises(UpstreamProtocolError, match="does not fit the schema asked for with strict"):
+        asked_for_json().complete(orjson.dumps(completion(text)))
+    asked_for_json(strict=None).complete(orjson.dumps(completion(text)))
+
+
+def test_an_answer_that_fits_or_was_cut_by_a_limit_passes() -> None:
+    asked_for_json().complete(orjson.dumps(completion('{"age":7}')))
+    asked_for_json().complete(orjson.dumps(completion('{"age":') | CUT))
+
+
+@pytest.mark.parametrize(("text", "fits"), [('{"age":7}', True), ('{"age":"7"}', False)])
+def test_a_streamed_answer_that_does_not_fit_has_no_end(text: str, fits: bool) -> None:
+    opened = asked_for_json(stream=True)
+    events = [chunk({"role": "assistant"}), *(chunk({"content": letter}) for letter in text), chunk({}, "stop")]
+    found = [one for event in events for one in opened.feed(sse(event, done=False))]
+    read = read_chunks([one.peek() for one in found])
+    assert read.text == text
+    assert read.finish_reason == ("stop" if fits else None)
+    if fits:
+        opened.feed(b"data: [DONE]\n\n")
+        opened.finish()
+    else:
+        assert opened.is_done
+        with pytest.raises(UpstreamProtocolError, match="/age"):
+            opened.finish()
+
+
+def test_a_message_beside_an_empty_delta_is_a_whole_answer() -> None:
+    whole = completion("All of it")
+    whole["choices"][0]["delta"] = {"role": "assistant", "content": ""}
+    opened = codec()
+    found = [*opened.feed(sse(whole)), *opened.finish()]
+    result = read_chunks([one.peek() for one in found])
+    assert (result.text, result.finish_reason) == ("All of it", "stop")
