@@ -14,6 +14,7 @@ MAX_RETRY_AFTER = 86_400.0  # seconds; a longer wait is a mistake or a closed ac
 
 _RETRY_IN = re.compile(r"(?:try again|retry) (?:in|after) ((?:[0-9.]{1,12} ?(?:ms|h|m|s)[a-z]* ?){1,4})", re.IGNORECASE)
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
+_LONG = re.compile(r"[0-9]{16,}")
 _DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|[hms][a-z]*)){1,4}")
 _PART = re.compile(r"([0-9.]+)(ms|[hms])")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -55,8 +56,9 @@ def _from_headers(headers: Headers, now: float | None) -> float | None:
     value = headers.get("retry-after").strip()
     if not value:
         return 0.0 if milliseconds and _NUMBER.fullmatch(milliseconds) else None
-    if _NUMBER.fullmatch(value):
-        return float(value)
+    seconds = MAX_RETRY_AFTER if _LONG.fullmatch(value) else duration(value)
+    if seconds is not None:
+        return seconds
     until = _date(value)
     return None if until is None else until - _now(headers, now)
 

@@ -13,6 +13,7 @@ from gw.endpoints.event_stream import EventStream, splice
 from gw.endpoints.late import Late
 from gw.endpoints.patience import Patient, Quiet
 from gw.errors import InvalidRequest
+from gw.estimate import total_cost
 from gw.known_secrets import KnownSecrets
 from gw.message import Exchange, Request, Response
 from gw.pipeline import Handler
@@ -99,10 +100,14 @@ def extras(exchange: Exchange) -> bytes:
     if exchange.session_id is not None:
         more["session_id"] = exchange.session_id
     if attempt is not None:
+        cost = attempt.summary.cost_usd
+        if len(exchange.attempts) > 1:  # one that broke and was gone on from has cost something, too
+            told = total_cost(exchange)
+            cost = told[0] if told is not None else None
         more["gateway"] = {
             "backend": attempt.backend,
             "model": attempt.summary.model or attempt.model,
-            "cost_usd": attempt.summary.cost_usd,
+            "cost_usd": cost,
             "attempts": len(exchange.attempts),
         }
         if CONTINUES in exchange.attributes:
