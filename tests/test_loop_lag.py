@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gw.loop_lag import BEAT, KEPT, LoopLag
+from gw.loop_lag import KEPT, LoopLag
 
 
 class FakeLoop:

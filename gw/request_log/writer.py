@@ -30,8 +30,8 @@ logger = logging.getLogger("gw.log")
 
 Durability = Literal["fast", "durable"]
 
-GATHER = 0.015  # seconds from the first row of a batch to its commit
-YOUNG = 0.005  # seconds for which an exchange that has begun is not worth a row; with GATHER, what a crash may lose
+GATHER = 0.01  # seconds from the first row of a batch to its commit
+YOUNG = 0.01  # seconds for which an exchange that has begun is not worth a row; with GATHER, what a crash may lose
 BATCH = 64  # rows a transaction: larger ones hold the interpreter too long
 QUEUE = 10_000  # exchanges that may wait for the thread; beyond, the event loop spills by itself
 HELD = 64 * 1024 * 1024  # characters kept in memory where neither the database nor the spill can be written
@@ -48,7 +48,7 @@ class RequestLog:
     """Writes exchanges to the SQLite file `path`. All but `flush` and `close` return at once.
 
     Rows go to the database in batches of 64, at most 20 ms after what they tell of; an exchange that is over within
-    5 ms is written once. Where the database is locked, full, deleted or unreadable, they go to the spill beside it,
+    10 ms is written once. Where the database is locked, full, deleted or unreadable, they go to the spill beside it,
     and from there back as soon as it is well.
     """
 
