@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import uvloop
 from gw.errors import ConfigError, GatewayError
 from gw.message import Request
 from gw.server import AppHandler, Limits, Reply, Server
+from gw.server.acceptor import BURST, Acceptor, bound_sockets
 
 Http = Literal["auto", "h11"]
 BOTH: tuple[Http, ...] = ("auto", "h11")
@@ -236,11 +238,12 @@ def test_no_event_loop_delays_small_writes(factory: Callable[[], asyncio.Abstrac
             transport.close()
 
     async def main() -> None:
-        listener = await asyncio.get_running_loop().create_server(Looking, "127.0.0.1", 0)
-        reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
+        (listening,) = bound_sockets([(socket.AF_INET, ("127.0.0.1", 0))], reuse_port=False)
+        acceptor = Acceptor(listening, Looking, ssl=None, handshake=1, shutdown=1)
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
         assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
         writer.close()
-        listener.close()
+        acceptor.close()
 
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main())
@@ -256,3 +259,62 @@ def test_the_server_runs_on_the_event_loop_of_the_standard_library() -> None:
                 assert orjson.loads(answer.body)["body"] == "hi"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("factory", [uvloop.new_event_loop, asyncio.new_event_loop])
+def test_who_waits_at_the_door_is_let_in_together(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    made: list[asyncio.BaseTransport] = []
+
+    class Counting(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.append(transport)
+
+    async def main() -> None:
+        (listening,) = bound_sockets([(socket.AF_INET, ("127.0.0.1", 0))], reuse_port=False)
+        acceptor = Acceptor(listening, Counting, ssl=None, handshake=1, shutdown=1)
+        waiting = [socket.create_connection(listening.getsockname()) for _ in range(BURST)]
+        for _ in range(5):  # one turn takes them, the next ones make their transports
+            await asyncio.sleep(0)
+        assert len(made) == BURST
+        acceptor.close()
+        for transport in made:
+            transport.close()
+        for each in waiting:
+            each.close()
+        await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(main())
+
+
+def test_without_room_for_another_connection_the_others_go_on_and_it_is_taken_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Full(socket.socket):
+        refusals = 2
+
+        def accept(self) -> tuple[socket.socket, Any]:
+            if self.refusals:
+                self.refusals -= 1
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    class Greeting(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            transport.write(b"in")
+            transport.close()
+
+    async def main() -> None:
+        listening = Full(socket.AF_INET, socket.SOCK_STREAM)
+        listening.bind(("127.0.0.1", 0))
+        acceptor = Acceptor(listening, Greeting, ssl=None, handshake=1, shutdown=1, pause=0.01)
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        assert await asyncio.wait_for(reader.read(), PATIENCE) == b"in"
+        writer.close()
+        acceptor.close()
+
+    run(main())
+    assert [record.message for record in caplog.records] == [
+        "no new connection can be taken: Too many open files: raise the limit of open files"
+    ] * 2

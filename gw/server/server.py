@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal
 
 from gw.errors import ConfigError
+from gw.server.acceptor import Acceptor, bound_sockets
 from gw.server.connection import Connection
 from gw.server.limits import Limits
 from gw.server.response import AppHandler
@@ -16,19 +17,7 @@ from gw.server.state import Refused, State
 if TYPE_CHECKING:
     import ssl as tls
 
-_BACKLOG = 2048
-# What the kernel may hold of an answer that it has not sent, for each connection (they inherit it from the listener).
-# Without it a client that does not read makes Linux grow the buffer to 4 MB. macOS has the option, too.
-_UNSENT = 64 * 1024
-_NOTSENT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 _LAST_SECOND = 1.0  # what aborted requests get to clean up
-
-
-class _Common(TypedDict, total=False):
-    backlog: int
-    ssl: tls.SSLContext | None
-    ssl_handshake_timeout: float
-    ssl_shutdown_timeout: float
 
 
 class Server:
@@ -50,7 +39,7 @@ class Server:
         limits = limits or Limits()
         self._state = State(handler, limits, matches_plain=http == "auto", refused=refused)
         self._ssl = ssl
-        self._listener: asyncio.Server | None = None
+        self._acceptors: list[Acceptor] = []
         self._timer: asyncio.TimerHandle | None = None
         self._port = 0
         shortest = min(limits.head_timeout, limits.body_timeout, limits.write_timeout, limits.idle_timeout)
@@ -62,25 +51,22 @@ class Server:
 
     async def start(self, host: str, port: int, *, reuse_port: bool = False, sock: socket.socket | None = None) -> None:
         """Listen on host and port, or on a socket that is bound already. Raises ConfigError with the cure."""
-        loop = asyncio.get_running_loop()
         limits = self._state.limits
-        common: _Common = {"backlog": _BACKLOG, "ssl": self._ssl}
-        if self._ssl is not None:
-            common["ssl_handshake_timeout"] = limits.head_timeout
-            common["ssl_shutdown_timeout"] = limits.linger_timeout
         try:
-            if sock is not None:
-                self._listener = await loop.create_server(self.connect, sock=sock, **common)
-            else:
-                self._listener = await loop.create_server(
-                    self.connect, host, port, reuse_port=reuse_port or None, **common
+            sockets = [sock] if sock is not None else await _bind(host, port, reuse_port=reuse_port)
+            for listening in sockets:
+                self._acceptors.append(
+                    Acceptor(
+                        listening,
+                        self.connect,
+                        ssl=self._ssl,
+                        handshake=limits.head_timeout,
+                        shutdown=limits.linger_timeout,
+                    )
                 )
         except OSError as error:
             raise ConfigError([_why_not(host, port, error)]) from error
-        self._port = self._listener.sockets[0].getsockname()[1]
-        if _NOTSENT is not None:
-            for listening in self._listener.sockets:
-                listening.setsockopt(socket.IPPROTO_TCP, _NOTSENT, _UNSENT)
+        self._port = sockets[0].getsockname()[1]
         self._check_deadlines()
 
     @property
@@ -107,8 +93,9 @@ class Server:
         """Stop listening, close idle connections, let requests finish for `grace` seconds, then break what is left."""
         state = self._state
         state.draining = True
-        if self._listener is not None:
-            self._listener.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self._acceptors.clear()
         for connection in list(state.connections):
             connection.drain()
         quiet = state.quiet()
@@ -129,6 +116,14 @@ class Server:
         for connection in [each for each in self._state.connections if each.deadline <= now]:
             connection.expire()
         self._timer = loop.call_later(self._tick, self._check_deadlines)
+
+
+async def _bind(host: str, port: int, *, reuse_port: bool) -> list[socket.socket]:
+    """A socket for each address that a name has."""
+    found = await asyncio.get_running_loop().getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    return bound_sockets(list(dict.fromkeys((each[0], each[4]) for each in found)), reuse_port=reuse_port)
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:
