@@ -28,6 +28,12 @@ ANSWER = (
 )
 
 
+MESSAGE = (
+    b'{"id":"msg_01","type":"message","role":"assistant","model":"claude","content":[{"type":"text","text":"A cat."}],'
+    b'"stop_reason":"end_turn","stop_sequence":null,"usage":{"input_tokens":52,"output_tokens":8}}'
+)
+
+
 @dataclass
 class Program:
     """A running server."""
@@ -139,14 +145,13 @@ def nginx(name: str, body: str, port: int, core: int, folder: Path) -> Iterator[
 
 
 @contextmanager
-def provider(folder: Path) -> Iterator[Program]:
+def provider(folder: Path, answer: bytes = ANSWER, name: str = "provider") -> Iterator[Program]:
     """nginx that answers every POST with the same completion."""
     port = free_port()
-    (folder / "answer.json").write_bytes(ANSWER)
-    text = ANSWER.decode().replace("'", "\\'")
+    text = answer.decode().replace("'", "\\'")
     body = f"""server {{ listen 127.0.0.1:{port} backlog=4096; default_type application/json;
       location / {{ return 200 '{text}'; }} }}"""
-    with nginx("provider", body, port, OTHER_CORE, folder) as program:
+    with nginx(name, body, port, OTHER_CORE, folder) as program:
         yield program
 
 

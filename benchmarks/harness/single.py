@@ -33,7 +33,7 @@ def rows(folder: Path, rounds: int, seconds: float) -> list[Row]:
         return [
             ("import gw.app", _median(rounds, _import_cpu) * 1000, "ms CPU", "150"),
             ("cold start to the first 200", _median(rounds, lambda: _cold_start(upstream, folder)), "s", "0.35"),
-            *_large_body(upstream, folder, rounds),
+            *_large_body(folder, rounds),
             _idle_connections(upstream, folder),
             _workers(upstream, folder, rounds, seconds),
         ]
@@ -70,15 +70,19 @@ def _ask(server: p.Program, body: bytes, path: str = "/v1/chat/completions") -> 
     return answer.status, time.monotonic() - began
 
 
-def _large_body(upstream: p.Program, folder: Path, rounds: int) -> list[Row]:
+def _large_body(folder: Path, rounds: int) -> list[Row]:
     """How long a request with a 5 MB image keeps everybody else waiting, as somebody who asks all the time sees it."""
     found: list[Row] = []
     image = "data:image/png;base64,iVBORw0KGgo" + "A" * (_IMAGE - 44)
     parts = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": image}}]
     body = orjson.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": parts}]})
-    for adapter, target in (("openai", "6"), ("anthropic", "30")):
-        with p.gateway(upstream, folder, name=f"large-{adapter}", adapter=adapter, body_limit=_IMAGE * 2) as server:
-            _ask(server, body)
+    for adapter, answer, target in (("openai", p.ANSWER, "6"), ("anthropic", p.MESSAGE, "30")):
+        with (
+            p.provider(folder, answer, f"provider-{adapter}") as upstream,
+            p.gateway(upstream, folder, name=f"large-{adapter}", adapter=adapter, body_limit=_IMAGE * 2) as server,
+        ):
+            status, _ = _ask(server, body)
+            assert status == 200, status
             before = _peak_kb(server.pid, reset=True)
             waits = [_longest_wait(server, body) for _ in range(rounds)]
             copies = (_peak_kb(server.pid) - before) * 1024 / len(body)
