@@ -139,7 +139,12 @@ async def _written(gw: Running) -> None:
 
 
 def test_without_the_log_there_are_no_sessions(gw: Running, tmp_path: Path) -> None:
-    url = start(gw, tmp_path, answers(orjson.dumps(completion())), middleware={"log": {"content": "redacted"}})
+    url = start(
+        gw,
+        tmp_path,
+        answers(orjson.dumps(completion())),
+        middleware={"log": {"content": "redacted", "path": str(tmp_path / "requests.db")}},
+    )
     answer = ask(url, ALICE).json()
     assert "session_id" not in answer
     assert ask(url, WHO, session_id="0f8fad5b-d9cb-469f-a165-70867728950e").status_code == 404
