@@ -187,6 +187,7 @@ _definition = fields(
 _function_tool = fields({"function": _definition})
 _custom_tool = fields({"custom": fields({"name": _name}, {"description": check_string, "format": check_object})})
 _named = fields({"name": _name})
+_allowed_tool = fields({}, {"type": _name, "function": _named, "custom": _named, "name": _name})
 _tool_choice_word = one_of("none", "auto", "required", "any")  # any: Mistral's word for required
 _tool_choice_type = one_of("function", "custom", "allowed_tools")
 _TOOL_CHOICES: dict[str, Check] = {
@@ -195,7 +196,7 @@ _TOOL_CHOICES: dict[str, Check] = {
     "allowed_tools": fields(
         {
             "allowed_tools": fields(
-                {"mode": one_of("auto", "required"), "tools": listed(check_object, MAX_TOOLS, "tools")}
+                {"mode": one_of("auto", "required"), "tools": listed(_allowed_tool, MAX_TOOLS, "tools")}
             )
         }
     ),

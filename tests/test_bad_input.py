@@ -16,6 +16,8 @@ import httpx
 import orjson
 import pytest
 
+from gw.chat_checks import check_chat
+from gw.errors import InvalidRequest
 from gw.server import Limits
 from tests.fakes import Asked, answers, completion
 from tests.running import Running, running, settings
@@ -203,3 +205,13 @@ def test_what_is_broken_off_at_the_end_of_the_grace_is_not_the_clients_doing(tmp
             assert isinstance(asking.exception(10), httpx.TransportError)
     with closing(sqlite3.connect(tmp_path / "requests.db")) as database:
         assert database.execute("SELECT status, error_code FROM requests").fetchall() == [(503, "stopped")]
+
+
+@pytest.mark.parametrize(
+    "tool", [True, {"function": True}, {"custom": "x"}, {"function": {}}, {"type": 7}, {"name": ""}]
+)
+def test_a_list_of_allowed_tools_names_tools(tool: Any) -> None:
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [tool]}}
+    with pytest.raises(InvalidRequest) as refused:
+        check_chat({"messages": [{"role": "user", "content": "Hi"}], "tool_choice": choice})
+    assert str(refused.value.param).startswith("tool_choice.allowed_tools.tools[0]")
