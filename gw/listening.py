@@ -7,6 +7,7 @@ import socket
 import sys
 
 from gw.config import Config
+from gw.server.acceptor import bound_socket
 
 
 def listening_sockets(host: str, port: int, workers: int) -> list[socket.socket]:
@@ -15,25 +16,11 @@ def listening_sockets(host: str, port: int, workers: int) -> list[socket.socket]
     spread = workers > 1 and sys.platform == "linux"
     if spread and port:
         # With SO_REUSEPORT two gateways could share a port unnoticed: a plain bind tells whether it is free.
-        _bound(family, address, reuse_port=False).close()
-    first = _bound(family, address, reuse_port=spread)
+        bound_socket(family, address, reuse_port=False).close()
+    first = bound_socket(family, address, reuse_port=spread)
     if not spread:
         return [first] * workers
-    return [first, *(_bound(family, first.getsockname(), reuse_port=True) for _ in range(workers - 1))]
-
-
-def _bound(family: int, address: tuple[object, ...], *, reuse_port: bool) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(address)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+    return [first, *(bound_socket(family, first.getsockname(), reuse_port=True) for _ in range(workers - 1))]
 
 
 def cannot_listen(config: Config, error: OSError) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from gw.private_database import connect, identity, transaction
 from gw.signatures import Row
 
 CAPACITY = 256 * 1024 * 1024  # bytes of the file; a turn of thinking is some kilobytes
@@ -36,38 +35,14 @@ class SignatureFile:
         """Open the file for its owner alone, with its folder where that is missing. `busy_timeout` in seconds."""
         self._capacity = capacity
         with _told(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(path.parent):
-                _create(path)
-                self._connection = sqlite3.connect(
-                    path, isolation_level=None, timeout=busy_timeout, check_same_thread=False
-                )
-                try:
-                    self._set_up()
-                except BaseException:
-                    self._connection.close()
-                    raise
-                self._identity = _identity(path)
+            self._connection = connect(path, _set_up, busy_timeout=busy_timeout)
+            self._identity = identity(str(path))
         self.path = path
-
-    def _set_up(self) -> None:
-        run = self._connection.execute
-        (tables,) = run("SELECT COUNT(*) FROM sqlite_master").fetchone()
-        (application,) = run("PRAGMA application_id").fetchone()
-        (version,) = run("PRAGMA user_version").fetchone()
-        if tables and (application, version) != (APPLICATION, VERSION):
-            raise CannotKeep("it is a database of something else, or of another version: move it away")
-        run("PRAGMA journal_mode = WAL")
-        run("PRAGMA synchronous = NORMAL")
-        run(f"PRAGMA application_id = {APPLICATION}")
-        run(f"PRAGMA user_version = {VERSION}")
-        run(_TABLE)
-        run("CREATE INDEX IF NOT EXISTS by_end ON blocks (expires)")
 
     @property
     def is_moved(self) -> bool:
         """Whether the path no longer leads to the open file: somebody deleted, moved or replaced it."""
-        return _identity(self.path) != self._identity
+        return identity(str(self.path)) != self._identity
 
     def add(self, rows: Sequence[Row]) -> None:
         """Write rows, all or none; a later one takes the place of an earlier one with the same id."""
@@ -106,35 +81,23 @@ class SignatureFile:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connection
-        with _told(self.path):
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+        with _told(self.path), transaction(self._connection) as connection:
+            yield connection
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time opens the file."""
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _create(path: Path) -> None:
-    # An existing file is not opened here: closing it would take away SQLite's own locks.
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        for suffix in ("-wal", "-shm", "-journal"):  # of a file that was deleted: they are not this one's
-            Path(f"{path}{suffix}").unlink(missing_ok=True)
+def _set_up(connection: sqlite3.Connection) -> None:
+    run = connection.execute
+    (tables,) = run("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    (application,) = run("PRAGMA application_id").fetchone()
+    (version,) = run("PRAGMA user_version").fetchone()
+    if tables and (application, version) != (APPLICATION, VERSION):
+        raise CannotKeep("it is a database of something else, or of another version: move it away")
+    run("PRAGMA journal_mode = WAL")
+    run("PRAGMA synchronous = NORMAL")
+    run(f"PRAGMA application_id = {APPLICATION}")
+    run(f"PRAGMA user_version = {VERSION}")
+    run(_TABLE)
+    run("CREATE INDEX IF NOT EXISTS by_end ON blocks (expires)")
 
 
 @contextmanager
@@ -144,11 +107,3 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError, CannotKeep, ValueError) as error:
         raise CannotKeep(f"{path} cannot be used: {error}") from error
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

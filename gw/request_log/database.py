@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+from gw.private_database import connect, identity, transaction
 from gw.request_log import BadRow, CannotWrite
 from gw.request_log.rows import Rows
 from gw.request_log.schema import REQUESTS, ROWS, TRIES, migrate, refuse_foreign
@@ -37,30 +38,13 @@ class Database:
         self._path = str(path)
         self._first_ids: dict[Value, int] = {}  # by instance
         with _told():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(path.parent):
-                if not path.exists():
-                    _remove_leftovers(path)
-                    # Only its owner reads it: it holds what people wrote. An existing file is never opened here, its
-                    # closing would take away SQLite's own locks.
-                    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-                self._connection = sqlite3.connect(
-                    path, isolation_level=None, timeout=busy_timeout, check_same_thread=False
-                )
-                try:
-                    self._file = _identity(self._path)
-                    refuse_foreign(self._connection)
-                    self._connection.execute("PRAGMA journal_mode = WAL")
-                    self._connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
-                    migrate(self._connection)
-                except BaseException:
-                    self._connection.close()
-                    raise
+            self._connection = connect(path, partial(_set_up, is_durable=is_durable), busy_timeout=busy_timeout)
+            self._file = identity(self._path)
 
     @property
     def is_moved(self) -> bool:
         """Whether the path no longer leads to the open file: somebody deleted, moved or replaced it."""
-        return _identity(self._path) != self._file
+        return identity(self._path) != self._file
 
     def wait_for_locks(self, seconds: float) -> None:
         """How long a lock of somebody else is waited for; 0 gives up on it at once."""
@@ -123,16 +107,15 @@ class Database:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self._connection
-        with _told():
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+        with _told(), transaction(self._connection) as connection:
+            yield connection
+
+
+def _set_up(connection: sqlite3.Connection, *, is_durable: bool) -> None:
+    refuse_foreign(connection)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+    migrate(connection)
 
 
 @contextmanager
@@ -144,32 +127,6 @@ def _told() -> Iterator[None]:
         raise BadRow(f"{type(error).__name__}: {error}") from error
     except (sqlite3.Error, OSError) as error:
         raise CannotWrite(str(error) or type(error).__name__) from error
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time opens the file: the first removes what a deleted one left and makes the tables."""
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _remove_leftovers(path: Path) -> None:
-    # Somebody deleted the database but not its companions. A process that has not noticed yet still maps the old
-    # index; sharing that with a new file would mix two databases.
-    for suffix in ("-wal", "-shm", "-journal"):
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)  # as a Path it takes twice as long, and each batch asks for it twice
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _is_gone(owner: str, instance: str) -> bool:

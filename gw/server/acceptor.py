@@ -105,19 +105,30 @@ class Acceptor:
 def bound_sockets(
     addresses: list[tuple[socket.AddressFamily, tuple[object, ...]]], *, reuse_port: bool
 ) -> list[socket.socket]:
-    """A socket for each address. OSError where one cannot be had, and then none is."""
+    """A socket for each address of one name. OSError where one cannot be had, and then none is."""
     found: list[socket.socket] = []
     try:
         for family, address in addresses:
-            found.append(socket.socket(family, socket.SOCK_STREAM))
-            found[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if reuse_port:
-                found[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                found[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            found[-1].bind(address)
+            found.append(bound_socket(family, address, reuse_port=reuse_port, only_v6=family == socket.AF_INET6))
     except OSError:
         for each in found:
             each.close()
         raise
     return found
+
+
+def bound_socket(family: int, address: tuple[object, ...], *, reuse_port: bool, only_v6: bool = False) -> socket.socket:
+    """A socket that may listen there. OSError where the address cannot be had."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if only_v6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
