@@ -98,7 +98,7 @@ class Body:
         """Nothing."""
 
 
-def request_of(app: App | None = None) -> Request:
+def request_of() -> Request:
     """A request whose head was read."""
     return Request(
         method="POST",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import orjson
 
 from gw.adapter import WireRequest, WireResponse
+from gw.adapters.faulty.server import Asked as Asked
+from gw.adapters.faulty.server import RawServer
 from gw.backend import Backend
 from gw.document import Chunk, Completion, Document
 from gw.errors import GatewayError
@@ -159,24 +160,10 @@ def sse(*values: Any, done: bool = True) -> bytes:
 # --- a provider on loopback --------------------------------------------------------------------------------------
 
 
-@dataclass
-class Asked:
-    """One request as the provider on loopback read it."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return orjson.loads(self.body)
-
-
 Script = Callable[[Asked, asyncio.StreamWriter], Awaitable[None]]
 
 
-class LoopbackProvider:
+class LoopbackProvider(RawServer):
     """A provider that speaks real HTTP on 127.0.0.1, byte for byte as a script tells it.
 
     `script(asked, writer)` writes whatever it likes. `hangups` counts requests whose client left before the script
@@ -184,72 +171,26 @@ class LoopbackProvider:
     """
 
     def __init__(self, script: Script) -> None:
+        super().__init__(self._run, self._note_hangup)
         self.script = script
         self.asked: list[Asked] = []
         self.hangups = 0
         self.hung_up = asyncio.Event()
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def url(self) -> str:
-        assert self._server is not None, "start it first"
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def __aenter__(self) -> LoopbackProvider:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        await self.start()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
+        await self.close()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        first = b""
-        try:
-            while asked := await _read_request(reader, first):
-                self.asked.append(asked)
-                first = await self._play(asked, reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            self._tasks.discard(task)
-            writer.close()
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-                await writer.wait_closed()
+    async def _run(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
+        self.asked.append(asked)
+        await self.script(asked, writer)
 
-    async def _play(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
-        """Run the script; gives back what was read of the next request while watching for the client's leaving."""
-        playing = asyncio.ensure_future(self.script(asked, writer))
-        watching = asyncio.ensure_future(reader.read(1))
-        try:
-            await asyncio.wait({playing, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if watching.done() and not playing.done() and (watching.exception() or not watching.result()):
-                self.hangups += 1
-                self.hung_up.set()
-                raise ConnectionResetError("the client hung up")
-            await playing
-            return await watching
-        finally:
-            playing.cancel()
-            watching.cancel()
-            await asyncio.gather(playing, watching, return_exceptions=True)
-
-
-async def _read_request(reader: asyncio.StreamReader, first: bytes) -> Asked | None:
-    head = first + await reader.readuntil(b"\r\n\r\n")
-    lines = head.decode("latin-1").split("\r\n")
-    method, path, _ = lines[0].split(" ")
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:-2])}
-    body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Asked(method, path, headers, body)
+    def _note_hangup(self) -> None:
+        self.hangups += 1
+        self.hung_up.set()
 
 
 def answers(body: bytes, *, status: int = 200, content_type: str = "application/json", **headers: str) -> Script:

@@ -1,11 +1,12 @@
-"""The faulty provider's own HTTP: a server on 127.0.0.1 that writes whatever an act writes, byte for byte."""
+"""A provider's own HTTP: a server on 127.0.0.1 that writes whatever it is told to write, byte for byte."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -13,19 +14,29 @@ from gw.adapters.faulty.acts import ACTS
 from gw.adapters.faulty.exchange import Exchange
 
 
-class Asked(NamedTuple):
-    """One request as the provider read it. `json` is its body."""
+@dataclass(slots=True)
+class Asked:
+    """One request as the provider read it."""
 
+    method: str
     path: str
-    headers: dict[str, str]
-    json: dict[str, Any]
+    headers: dict[str, str]  # lower-case names
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body's value."""
+        return orjson.loads(self.body)
 
 
-class FaultyServer:
-    """Answers each request with the act (a name of `ACTS`) that `choose` names for it."""
+class RawServer:
+    """Reads requests and leaves each answer to `play(asked, writer)`. `left` is called where a client leaves first."""
 
-    def __init__(self, choose: Callable[[Asked], str]) -> None:
-        self.choose = choose
+    def __init__(
+        self, play: Callable[[Asked, asyncio.StreamWriter], Awaitable[None]], left: Callable[[], None] | None = None
+    ) -> None:
+        self._play = play
+        self._left = left
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -33,7 +44,7 @@ class FaultyServer:
     def url(self) -> str:
         """Where it listens, once it does."""
         if self._server is None:
-            raise LookupError("the faulty provider listens from `start` on")
+            raise LookupError("the provider listens from `start` on")
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def start(self) -> None:
@@ -58,7 +69,7 @@ class FaultyServer:
         try:
             while True:
                 asked = await _read_request(reader, first)
-                first = await self._play(asked, reader, writer)
+                first = await self._answer(asked, reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the client left, or we do
         finally:
@@ -67,14 +78,15 @@ class FaultyServer:
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
 
-    async def _play(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    async def _answer(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         """Answer; gives back what was read of the next request while watching for the client's leaving."""
-        act = ACTS[self.choose(asked)]
-        playing = asyncio.ensure_future(act(Exchange(asked.path, asked.json, writer)))
+        playing = asyncio.ensure_future(self._play(asked, writer))
         watching = asyncio.ensure_future(reader.read(1))
         try:
             await asyncio.wait({playing, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if watching.done() and not playing.done() and not watching.result():
+            if watching.done() and not playing.done() and (watching.exception() or not watching.result()):
+                if self._left is not None:
+                    self._left()
                 raise ConnectionResetError("the client hung up")
             await playing
             return await watching
@@ -84,11 +96,22 @@ class FaultyServer:
             await asyncio.gather(playing, watching, return_exceptions=True)
 
 
+class FaultyServer(RawServer):
+    """Answers each request with the act (a name of `ACTS`) that `choose` names for it."""
+
+    def __init__(self, choose: Callable[[Asked], str]) -> None:
+        super().__init__(self._act)
+        self.choose = choose
+
+    async def _act(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
+        await ACTS[self.choose(asked)](Exchange(asked.path, asked.json, writer))
+
+
 async def _read_request(reader: asyncio.StreamReader, first: bytes) -> Asked:
     head = first + await reader.readuntil(b"\r\n\r\n")
     lines = head.decode("latin-1").split("\r\n")
-    path = lines[0].split(" ")[1]
+    method, path, _ = lines[0].split(" ")
     pairs = (line.partition(":") for line in lines[1:-2])
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Asked(path, headers, orjson.loads(body))
+    return Asked(method, path, headers, body)
