@@ -150,7 +150,7 @@ def test_many_tiny_chunks_do_not_hold_up_a_bystander(http: Http) -> None:
                 bystander.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
                 assert (await bystander.answer()).status == 200
                 turns += 1
-            assert turns > 10
+            assert turns > 5  # each of its answers takes three turns of the loop or four
             assert len(orjson.loads((await client.answer()).body)["body"]) == 30_000
 
     run(main())

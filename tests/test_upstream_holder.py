@@ -8,6 +8,7 @@ import time
 import pytest
 
 from gw.adapter import WireResponse
+from gw.burst import Burst
 from gw.errors import UpstreamConnectionError, UpstreamTimeout
 from gw.upstream import HTTPTransport
 from gw.upstream.connection import Connection
@@ -217,6 +218,7 @@ class Shelf:
     """A keeper of connections that takes whatever it is given."""
 
     def __init__(self) -> None:
+        self.burst = Burst()
         self.given: list[Connection] = []
 
     def closed(self, connection: Connection) -> None: ...
@@ -232,6 +234,7 @@ def exchange_in_memory(*, stream: bool = False) -> tuple[Exchange, Connection, S
     connection.connection_made(socket)
     exchange = Exchange(connection, wire(nobody, stream=stream), "a", Ticker(time.monotonic), 0.0, 100_000)
     exchange.send(b"")
+    connection.transport.flush()
     return exchange, connection, socket, shelf
 
 

@@ -63,6 +63,7 @@ class Connection(Wire):
 
     def eof_received(self) -> bool:
         self.has_ended = True
+        self._transport.flush()  # the loop closes what it knows of, and would leave out what is held back
         if self.task is None or not self._transport.can_write_eof():  # TLS knows no half-closed connection
             return False
         if self._incoming is not None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING
 
+from gw.burst import Burst
 from gw.errors import GatewayError, Unavailable
 from gw.server.head import PlainHeads
 from gw.server.limits import Limits
@@ -28,6 +29,7 @@ class State:
         "_prefix",
         "_quiet",
         "aborting",
+        "burst",
         "connections",
         "draining",
         "handler",
@@ -46,6 +48,7 @@ class State:
         self.in_flight = 0
         self.draining = False
         self.aborting = False
+        self.burst = Burst()
         self._addresses: dict[str, int] = {}
         self._quiet: asyncio.Future[None] | None = None
         self._prefix = f"req-{os.urandom(6).hex()}-"

@@ -8,6 +8,7 @@ import struct
 from math import inf
 from typing import Literal, cast
 
+from gw.burst import Gathering
 from gw.server.response import CONTINUE
 from gw.server.state import State
 
@@ -38,7 +39,7 @@ class Wire(asyncio.Protocol):
     )
 
     _loop: asyncio.AbstractEventLoop
-    _transport: asyncio.Transport
+    _transport: Gathering
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -56,7 +57,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._loop = asyncio.get_running_loop()
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = Gathering(cast(asyncio.Transport, transport), self._state.burst)
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if isinstance(peer, tuple) else ""
 

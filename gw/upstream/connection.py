@@ -6,12 +6,16 @@ import asyncio
 import select
 from typing import TYPE_CHECKING, Protocol, cast
 
+from gw.burst import Burst, Gathering
+
 if TYPE_CHECKING:
     from gw.upstream.exchange import Exchange
 
 
 class Keeper(Protocol):
     """Who owns the connections: told when one is gone, and handed those that can serve again."""
+
+    burst: Burst
 
     def closed(self, connection: Connection, /) -> None: ...
 
@@ -31,7 +35,7 @@ class Connection(asyncio.Protocol):
         self._poll: select.poll | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = Gathering(cast(asyncio.Transport, transport), self._keeper.burst)
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from gw.adapter import WireRequest, WireResponse
+from gw.burst import Burst
 from gw.errors import UpstreamConnectionError
 from gw.upstream.connection import Connection
 from gw.upstream.exchange import Exchange
@@ -67,6 +68,7 @@ class HTTPTransport:
         self._sweeper: asyncio.TimerHandle | None = None
         self._ticker = Ticker(clock)
         self._writer = HeadWriter()
+        self.burst = Burst()
 
     async def __call__(self, wire: WireRequest) -> WireResponse:
         """Send a request; returns when the head of its answer has arrived."""

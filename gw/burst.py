@@ -1,0 +1,102 @@
+"""What one turn of the event loop writes goes out in a burst at its end, not in between the work on many requests.
+
+A write wakes whoever sleeps at the other end of the socket, and that costs more than the write itself. In a burst the
+one who was woken by the first is still awake for those that follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+_LARGE = 64 * 1024  # bytes: more is not held back, and not copied to stand behind what is
+
+
+class Burst:
+    """The transports of one event loop that have something to send. Each turn ends with the writes of all of them."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[Gathering] = []
+
+    def add(self, transport: Gathering) -> None:
+        """Have `transport` sent when the callbacks that are ready now have run."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._waiting.append(transport)
+
+    def _send(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for transport in waiting:
+            transport.flush()
+
+
+class Gathering(asyncio.Transport):
+    """A transport that holds back what is written to it until the end of the turn, 64 KB at most.
+
+    Whatever else is asked of it happens behind what was written before.
+    """
+
+    __slots__ = ("_burst", "_held", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, burst: Burst) -> None:
+        self._burst = burst
+        self._held = b""
+        self._transport = transport
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        held = self._held
+        if len(held) + len(data) > _LARGE:
+            self.flush()
+            self._transport.write(data)
+        elif held:
+            self._held = held + data
+        else:
+            self._held = bytes(data)
+            self._burst.add(self)
+
+    def writelines(self, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
+        self.flush()
+        self._transport.writelines(pieces)
+
+    def flush(self) -> None:
+        """Send what was held back, unless the connection is gone."""
+        held = self._held
+        if held:
+            self._held = b""
+            if not self._transport.is_closing():
+                self._transport.write(held)
+
+    def write_eof(self) -> None:
+        self.flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        self.flush()
+        self._transport.abort()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that the system has not taken yet."""
+        self.flush()
+        return self._transport.get_write_buffer_size()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def can_write_eof(self) -> bool:
+        return self._transport.can_write_eof()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
