@@ -104,10 +104,11 @@ class App:
         return compose(layers[:outer], self._rendering(compose(layers[outer:], inner)))
 
     def _reading(self, inner: Handler) -> Handler:
-        decode, answer = self._chat.decode, self._chat.answer
+        decode, at_once, answer = self._chat.decode, self._chat.decode_at_once, self._chat.answer
 
         async def read_body(request: Request) -> Response:
-            await decode(request)
+            if not at_once(request):
+                await decode(request)
             return await (answer(request, inner) if request.exchange.stream else inner(request))
 
         return read_body
@@ -141,7 +142,7 @@ class App:
             exchange.status = response.status
             if exchange.attempts:
                 response.headers["Server-Timing"] = server_timing(exchange, time.monotonic())
-            reply = self._chat.encode(exchange, response, partial(self._end, exchange))
+            reply = self._chat.encode(exchange, response, self._end)
         except BaseException as error:  # a hang-up, or a middleware outside of where errors are rendered
             exchange.status = status_of(error) or ClientGone.status
             waiting = self._end(exchange, error)
