@@ -15,7 +15,6 @@ import math
 import time
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any
 
 import orjson
@@ -83,7 +82,7 @@ class App:
         if "translate" not in names:
             raise ValueError("the pipeline has no translate: nothing would ever reach a backend")
         wire = compose([layer for _, layer in self._layers if side(layer) == "wire"], transport)
-        return partial(self._layers[names.index("translate")][1], call_next=wire)
+        return compose([self._layers[names.index("translate")][1]], wire)
 
     def _compose(self, operation: str) -> Handler:
         named = [
