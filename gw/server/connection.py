@@ -245,7 +245,7 @@ class Connection(Wire):
         length = None if reply.status in _BODILESS else len(body)
         try:
             head = reply_head(reply, request.id, length, keep_alive=keep)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # TypeError: what is no text at all
             reply, body = _failed(request, error)
             head = reply_head(reply, request.id, len(body), keep_alive=keep)
         self.stage = "over"

@@ -88,13 +88,14 @@ class _Lines(dict[_Field, str]):
             begin = _begin(name)
         if not begin:
             return ""
-        if not value.isprintable() and _FORBIDDEN.search(value):
+        text = str(value)  # a stranger's error may have a number there
+        if not text.isprintable() and _FORBIDDEN.search(text):
             raise ValueError(f"the value of the header {name} holds control characters")
-        line = f"{begin}{value}\r\n"
+        line = f"{begin}{text}\r\n"
         if len(line) <= _REMEMBERED_SIZE:
             if len(self) >= _REMEMBERED:
                 self.clear()
-            self[field] = line
+            self[name, text] = line
         return line
 
 
