@@ -61,7 +61,7 @@ def test_a_field_that_went_out_before_is_judged_and_written_like_a_new_one(
     )
     for _ in range(2):
         if not is_good:
-            with pytest.raises(ValueError, match="header|latin-1"):
+            with pytest.raises(ValueError, match=r"header|latin-1"):
                 reply_head(Reply(200, fields, b""), "r-1", 3, keep_alive=keep_alive)
             continue
         head = reply_head(Reply(200, fields, b""), "r-1", 3, keep_alive=keep_alive).decode("latin-1")
