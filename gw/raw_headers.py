@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from gw.message import Headers
+
+T = TypeVar("T")
 
 _FIELD = re.compile(rb"([^:\r\n]+): ?([^\r\n]*)\r\n")
 _NEEDLES: dict[str, bytes] = {}  # "host" -> b"\nhost:"; names come from code and config, so they are few
@@ -37,12 +41,51 @@ class RawHeaders(Headers):
     def may_name(self, part: bytes) -> bool:
         return self._low.find(part) >= 0
 
-    def __getattr__(self, name: str) -> list[tuple[bytes, bytes]]:
+    def __getattr__(self, name: str) -> Any:
+        if name == "_low":  # of KnownHeaders
+            self._low = self._head.lower()
+            return self._low
         if name != "pairs":
             raise AttributeError(name)
         start = self._head.find(b"\n") + 1
         self.pairs = [(key.lower(), value.rstrip(b" ")) for key, value in _FIELD.findall(self._head, start)]
         return self.pairs
+
+
+class KnownHeaders(RawHeaders):
+    """The fields of a head that has come before, the value of Content-Length aside: `memory` is what was asked then.
+
+    It is common to all heads of that text, and never holds anything of Content-Length.
+    """
+
+    __slots__ = ("_memory",)
+
+    def __init__(self, head: bytes, memory: dict[object, Any]) -> None:
+        self._head = head
+        self._memory = memory
+
+    def get(self, name: str, default: str = "") -> str:
+        found = self._memory.get(name, _NEW)
+        if found is _NEW:
+            found = self._remember(name, super().get(name, _ABSENT))
+        return default if found is _ABSENT else found
+
+    def about(self, question: Callable[[Headers], T]) -> T:
+        found = self._memory.get(question, _NEW)
+        if found is _NEW:
+            found = self._remember(question, question(self))
+        answer: T = found
+        return answer
+
+    def _remember(self, question: object, answer: Any) -> Any:
+        if len(self._memory) < _MEMORIES and not (isinstance(question, str) and question.lower() == "content-length"):
+            self._memory[question] = answer
+        return answer
+
+
+_NEW = object()
+_ABSENT = "\0"  # no field has this value
+_MEMORIES = 64  # of one head; what is asked for is named in code and configuration
 
 
 def _needle(name: str) -> bytes:

@@ -22,7 +22,7 @@ from typing import Literal
 
 from gw.environ import Environ
 from gw.errors import AuthenticationError, ConfigError, Forbidden
-from gw.message import Principal, Request, Response
+from gw.message import Headers, Principal, Request, Response
 from gw.pipeline import ALL, Handler
 from gw.secret import Secret
 from gw.sliding_window import MAX_LIMIT
@@ -114,7 +114,7 @@ class Auth:
         return call_next(request.replace(principal=principal))
 
     def _identify(self, request: Request) -> Principal | None:
-        digest = hashlib.sha256(_token(request)).digest()
+        digest = request.headers.about(_digest)
         found: _Known | None = None
         for key in self._keys:
             if hmac.compare_digest(key.digest, digest):
@@ -174,13 +174,17 @@ def _end(expires: date | None) -> float:
 _KEY_FIELDS = frozenset((b"authorization", b"x-api-key", b"api-key"))
 
 
-def _token(request: Request) -> bytes:
+def _digest(headers: Headers) -> bytes:
+    return hashlib.sha256(_token(headers)).digest()
+
+
+def _token(headers: Headers) -> bytes:
     """The key that was sent, empty where none was: a bearer token (RFC 6750), else Anthropic's or Azure's header.
 
     A field that is there twice names nobody: a proxy in front may have looked at the other one.
     """
     found: dict[bytes, bytes] = {}
-    for name, value in request.headers.pairs:
+    for name, value in headers.pairs:
         if name in _KEY_FIELDS:
             if name in found:
                 return b""
@@ -196,8 +200,26 @@ def _token(request: Request) -> bytes:
 
 def _check_local(request: Request) -> None:
     """Refuse what a web page could make a browser send. Raises Forbidden (`forbidden_origin`)."""
+    suspect = request.headers.about(_suspect)
+    if suspect is None:
+        return
+    if suspect == "host":
+        raise Forbidden(
+            "the Host header names no loopback address: a gateway without a key is called as 127.0.0.1 or localhost; "
+            "set API_AUTH_TOKEN to serve other names",
+            code="forbidden_origin",
+        )
+    if not request.exchange.attributes.get("gw.origin_allowed"):
+        raise Forbidden(
+            "a web page of another origin asks: name its origin in [middleware.cors] origins to let it",
+            code="forbidden_origin",
+        )
+
+
+def _suspect(headers: Headers) -> Literal["host", "origin"] | None:
+    """Which field speaks for a web page, if any does."""
     host = origin = site = b""
-    for name, value in request.headers.pairs:
+    for name, value in headers.pairs:
         if name == b"host":
             host = value
         elif name == b"origin":
@@ -206,19 +228,10 @@ def _check_local(request: Request) -> None:
             site = value
     # Without Host it is HTTP/1.0, which no browser speaks.
     if host and not _is_loopback(host):
-        raise Forbidden(
-            "the Host header names no loopback address: a gateway without a key is called as 127.0.0.1 or localhost; "
-            "set API_AUTH_TOKEN to serve other names",
-            code="forbidden_origin",
-        )
-    if request.exchange.attributes.get("gw.origin_allowed"):
-        return
+        return "host"
     # A browser always tells the origin of a request that can change something, and the site of every other.
-    if (origin and not _is_same(origin, host)) or site.strip().lower() == b"cross-site":
-        raise Forbidden(
-            "a web page of another origin asks: name its origin in [middleware.cors] origins to let it",
-            code="forbidden_origin",
-        )
+    is_foreign = (origin and not _is_same(origin, host)) or site.strip().lower() == b"cross-site"
+    return "origin" if is_foreign else None
 
 
 @lru_cache(256)

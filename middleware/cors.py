@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from gw.message import Request, Response
+from gw.message import Headers, Request, Response
 from gw.pipeline import ALL, Handler
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
@@ -77,14 +77,8 @@ class CORS:
     async def __call__(self, request: Request, call_next: Handler, /) -> Response:
         if self.is_idle:
             return await call_next(request)
-        sent = allowed = None
-        asks = False
-        for name, value in request.headers.pairs:
-            if name == b"origin":
-                # Two origins name nobody.
-                sent, allowed = value, self._allowed(value) if sent is None else None
-            elif name == b"access-control-request-method":
-                asks = True
+        origin, asks = request.headers.about(_asked)
+        allowed = None if origin is None else self._allowed(origin)
         if allowed is not None:
             request.exchange.attributes["gw.origin_allowed"] = True
             if asks and request.method == "OPTIONS":
@@ -102,6 +96,12 @@ class CORS:
 
     def _allowed(self, origin: bytes) -> str | None:
         return "*" if self._any else self._origins.get(origin)
+
+
+def _asked(headers: Headers) -> tuple[bytes | None, bool]:
+    """The origin that asks, and whether it asks for permission (a preflight). Two origins name nobody."""
+    origins = [value for name, value in headers.pairs if name == b"origin"]
+    return origins[0] if len(origins) == 1 else None, "access-control-request-method" in headers
 
 
 def _repaired(origin: str) -> str:

@@ -77,7 +77,7 @@ class RateLimit:
             limit, window = principal.rate or (self._max, self._window)
             return b"key " + principal.name.encode(), limit, window
         client = self._forwarded_for(request) if self._proxies else request.client
-        return b"address " + _caller(client).encode(), self._max, self._window
+        return _caller(client), self._max, self._window
 
     def _forwarded_for(self, request: Request) -> str:
         """The address that the outermost trusted proxy saw; the socket's own where that is no trusted proxy."""
@@ -121,9 +121,9 @@ def _parsed(text: str) -> IPv4Address | IPv6Address | None:
 
 
 @lru_cache(4096)
-def _caller(client: str) -> str:
-    """What counts as one caller: an IPv4 address, or the /64 of an IPv6 one."""
+def _caller(client: str) -> bytes:
+    """The key of one caller: an IPv4 address, or the /64 of an IPv6 one."""
     address = _parsed(client)
     if isinstance(address, IPv6Address):
-        return str(IPv6Network((int(address) >> 64 << 64, 64)))
-    return client if address is None else str(address)
+        return b"address %b" % str(IPv6Network((int(address) >> 64 << 64, 64))).encode()
+    return b"address %b" % (client if address is None else str(address)).encode()

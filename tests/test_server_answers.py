@@ -11,11 +11,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gw.errors import GatewayError, NotFound, Unavailable
 from gw.message import Request
 from gw.server import Reply
-from gw.server.response import http_date
+from gw.server.response import _NAMES, _lines, http_date, reply_head
 from tests.test_server_start import BOTH, Client, Http, mirror, run, serving, whole
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -37,6 +39,50 @@ def test_an_answer_has_its_date_its_length_and_the_handlers_fields(http: Http) -
 
 def test_a_date_is_written_as_http_writes_it() -> None:
     assert http_date(784111777) == "Sun, 06 Nov 1994 08:49:37 GMT"  # the example of RFC 9110 5.6.7
+
+
+FIELDS = st.lists(
+    st.tuples(
+        st.sampled_from(("X-A", "x-a", "Server-Timing", "Date", "connection", "X B", "", "X\r\nY", "X:")),
+        st.text(st.sampled_from("az09 \t\xe9\xa0\u20ac\r\n\0\x7f\x85"), max_size=3) | st.just("v" * 60),
+    ),
+    max_size=4,
+)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True, database=None)
+@given(FIELDS, st.booleans())
+def test_a_field_that_went_out_before_is_judged_and_written_like_a_new_one(
+    fields: list[tuple[str, str]], keep_alive: bool
+) -> None:
+    sent = [(name, value) for name, value in fields if name.lower() not in ("date", "connection")]
+    is_good = all(
+        re.fullmatch(r"[A-Za-z-]+", name) and re.fullmatch(r"[\t\x20-\x7e\x80-\xff]*", value) for name, value in sent
+    )
+    for _ in range(2):
+        if not is_good:
+            with pytest.raises(ValueError, match=r"header|latin-1"):
+                reply_head(Reply(200, fields, b""), "r-1", 3, keep_alive=keep_alive)
+            continue
+        head = reply_head(Reply(200, fields, b""), "r-1", 3, keep_alive=keep_alive).decode("latin-1")
+        lines = head.split("\r\n")
+        assert lines[0] == "HTTP/1.1 200 OK"
+        assert lines[1].startswith("Date: ")
+        assert lines[2:] == [
+            *(f"{name}: {value}" for name, value in sent),
+            "X-Request-ID: r-1",
+            "Content-Length: 3",
+            *([] if keep_alive else ["Connection: close"]),
+            "",
+            "",
+        ]
+
+
+def test_what_is_remembered_of_answers_is_bounded() -> None:
+    for number in range(5_000):
+        reply_head(Reply(200, [("X-Number", str(number)), (f"X-{number}", "a" * 5_000)], b""), "r", 0, keep_alive=True)
+    assert max(len(_lines), len(_NAMES)) <= 1024
+    assert max(map(len, _lines.values())) <= 48
 
 
 def test_framing_and_identity_are_the_servers_own() -> None:

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gw.errors import InvalidRequest
-from gw.message import Request
+from gw.message import Headers, Request
 from gw.server import Limits, Reply
 from gw.server.connection import Connection
 from gw.server.head import PlainHeads, any_head, plain_head
@@ -135,6 +135,50 @@ def test_fields_looked_up_in_the_raw_head_are_those_of_the_pairs(head: bytes, ch
         assert headers.get_all(name) == wanted
         assert (name in headers) is bool(wanted)
     assert "sk-x" not in repr(headers)
+
+
+@FUZZ
+@given(st.sampled_from(HEADS), mutations, st.lists(st.sampled_from((b"0", b"5", b"04", b"1234567")), min_size=1))
+def test_a_remembered_head_says_what_a_new_one_says_whatever_its_length(
+    head: bytes, changes: list[Mutation], lengths: list[bytes]
+) -> None:
+    heads = PlainHeads(LIMITS)
+    head = mutate(head, changes)
+    for digits in (b"4", *lengths):
+        text = head.replace(b"Length: 4", b"Length: " + digits)
+        new, again = plain_head(text, LIMITS), heads.read(text)
+        assert (again is None) is (new is None)
+        if again is None or new is None:
+            continue
+        assert (again[:3], again[4:]) == (new[:3], new[4:])
+        for _ in range(2):
+            for name in ("Host", "Content-Length", "content-length", "X-Request-ID", "Authorization", "absent", "X-Y"):
+                assert again.headers.get(name, "none") == new.headers.get(name, "none")
+                assert again.headers.get(name) == new.headers.get(name)
+                assert again.headers.get_all(name) == new.headers.get_all(name)
+                assert (name in again.headers) is (name in new.headers)
+            assert again.headers.about(_hosts) == _hosts(new.headers)
+            assert again.headers.may_name(b"stainless") == new.headers.may_name(b"stainless")
+        assert again.headers.pairs == new.headers.pairs
+
+
+def _hosts(headers: Headers) -> list[str]:
+    return headers.get_all("host")
+
+
+def test_what_is_asked_of_a_remembered_head_is_answered_once_and_changes_of_one_request_are_its_own() -> None:
+    heads, asked = PlainHeads(LIMITS), []
+
+    def question(headers: Headers) -> int:
+        asked.append(headers)
+        return len(headers.pairs)
+
+    for _ in range(4):
+        head = heads.read(SDK)
+        assert head is not None
+        assert head.headers.about(question) == len(head.headers.pairs) == 10
+        head.headers.pairs = []
+    assert len(asked) == 2  # the first, which was new, and the first that was remembered
 
 
 def test_a_head_with_another_length_is_read_from_memory_with_that_length() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -47,22 +48,22 @@ class ChatCompletions:
 
         Raises InvalidRequest (400, 408, 413, 415) before anything is forwarded.
         """
-        media_type = request.headers.get("content-type")
-        if media_type != "application/json":
-            _check_media_type(media_type)
+        _check_media_type(request)
         raw = await request.body.read() if request.body is not None else b""
         if len(raw) > LARGE:
             await asyncio.sleep(0)  # the others' turn: to put 5 MB together, to read and to send them takes 3 ms each
-        document = decode_chat(raw)
+        _take(request, raw)
         if len(raw) > LARGE:
             await asyncio.sleep(0)
-        chat = document.peek()
-        exchange = request.exchange
-        exchange.request = document
-        exchange.model = chat.get("model")
-        exchange.stream = bool(chat.get("stream"))
-        exchange.session_id = chat.get("session_id")
-        request.document = document
+
+    def decode_at_once(self, request: Request) -> bool:
+        """`decode` where there is nothing to wait for: a small body that came with its head. Whether it was."""
+        raw: bytes | None = getattr(request.body, "whole", None)
+        if raw is None or len(raw) > LARGE:
+            return False
+        _check_media_type(request)
+        _take(request, raw)
+        return True
 
     async def answer(self, request: Request, inner: Handler) -> Response:
         """`inner`'s answer to a request for a stream. One that does not begin in time is answered all the same: its
@@ -71,7 +72,10 @@ class ChatCompletions:
         return work.result if work.start(inner(request)) or await work else Response(Late(work))
 
     def encode(
-        self, exchange: Exchange, response: Response, ended: Callable[[BaseException | None], Awaitable[None] | None]
+        self,
+        exchange: Exchange,
+        response: Response,
+        ended: Callable[[Exchange, BaseException | None], Awaitable[None] | None],
     ) -> Reply | None:
         """The answer as the client reads it; None for content that is already bytes. `ended`: see EventStream."""
         content = response.content
@@ -85,12 +89,23 @@ class ChatCompletions:
                 exchange,
                 include_usage=bool(options and options.get("include_usage")),
                 extras=extras,
-                ended=ended,
+                ended=partial(ended, exchange),
                 quiet=self._quiet,
                 secrets=self._secrets,
             )
             return Reply(response.status, [*STREAM_HEADERS, *response.headers.items()], body)
         return None
+
+
+def _take(request: Request, raw: bytes) -> None:
+    document = decode_chat(raw)
+    chat = document.peek()
+    exchange = request.exchange
+    exchange.request = document
+    exchange.model = chat.get("model")
+    exchange.stream = bool(chat.get("stream"))
+    exchange.session_id = chat.get("session_id")
+    request.document = document
 
 
 def extras(exchange: Exchange) -> bytes:
@@ -115,8 +130,11 @@ def extras(exchange: Exchange) -> bytes:
     return b"," + orjson.dumps(more)[1:-1]
 
 
-def _check_media_type(value: str) -> None:
+def _check_media_type(request: Request) -> None:
     """A web page can send any body without asking first, but not one that calls itself JSON."""
+    value = request.headers.get("content-type")
+    if value == "application/json":
+        return
     media_type = value.partition(";")[0].strip().lower()
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")

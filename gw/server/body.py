@@ -18,16 +18,16 @@ SLICE = 4 * 1024  # chunked bytes decoded at one go: at the worst 680 chunks of 
 
 
 class WholeBody:
-    """A body that came together with its head."""
+    """A body that came together with its head: `whole` is all of it, for who would not wait for nothing."""
 
-    __slots__ = ("_data",)
+    __slots__ = ("whole",)
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
+        self.whole = data
 
     async def read(self) -> bytes:
         """The whole body, at once."""
-        return self._data
+        return self.whole
 
 
 NO_BODY = WholeBody(b"")

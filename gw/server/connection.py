@@ -141,15 +141,7 @@ class Connection(Wire):
         self.stage = "none"
         self._waiting = ""
         self.deadline = inf
-        request = Request(
-            method=parsed.method,
-            path=parsed.path,
-            query=parsed.query,
-            headers=headers,
-            client=self.address,
-            id=request_id,
-            body=body,
-        )
+        request = Request(parsed.method, parsed.path, parsed.query, headers, self.address, request_id, body)
         self.task = self._loop.create_task(self._exchange(request))
 
     def _wait_for_head(self) -> None:
@@ -254,7 +246,7 @@ class Connection(Wire):
         length = None if reply.status in _BODILESS else len(body)
         try:
             head = reply_head(reply, request.id, length, keep_alive=keep)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # TypeError: what is no text at all
             reply, body = _failed(request, error)
             head = reply_head(reply, request.id, len(body), keep_alive=keep)
         self.stage = "over"

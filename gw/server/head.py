@@ -8,13 +8,13 @@ accept what `any_head` accepts, with the same result; a property test holds it t
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import h11
 
 from gw.errors import InvalidRequest
 from gw.message import Headers
-from gw.raw_headers import RawHeaders
+from gw.raw_headers import KnownHeaders, RawHeaders
 from gw.server.limits import Limits
 
 # RFC 9112 3.2, RFC 3986 3.3: what stands in a path, save for the percent sign.
@@ -34,6 +34,8 @@ _FRAMING = re.compile(
 )
 
 _LENGTH = b"\ncontent-length: "
+_OF_LENGTH = b"ength: "  # its end, however it is spelt: that it is the whole of it is looked at when it is remembered
+_Known = tuple[bytes, str, str, str, dict[object, Any]]  # behind the digits; method, path, query; see KnownHeaders
 _REMEMBERED, _REMEMBERED_SIZE = 512, 2048  # heads, and bytes of one: a megabyte at the most
 
 _ODD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)|(?<!\r)\n|\n[ \t]|\A\r")
@@ -93,8 +95,8 @@ def plain_head(head: bytes, limits: Limits) -> Head | None:
 class PlainHeads:
     """Plain heads, with a memory: a client's next head is nearly always its last one with another Content-Length.
 
-    What stands around those digits is looked up, and matched only if it is new: 3 us instead of 8. The result is that
-    of `plain_head`, which made what is remembered.
+    What stands around those digits is looked up, and matched only if it is new. The result is that of `plain_head`,
+    which made what is remembered.
     """
 
     __slots__ = ("_known", "_limits", "_size")
@@ -102,26 +104,24 @@ class PlainHeads:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._size = min(_REMEMBERED_SIZE, limits.max_head - len("999999999"))
-        self._known: dict[tuple[bytes, bytes], tuple[str, str, str]] = {}
+        self._known: dict[bytes, _Known] = {}  # by what stands before the digits
 
     def read(self, head: bytes) -> Head | None:
         """See `plain_head`."""
-        low = head.lower()
-        start = low.find(_LENGTH) + len(_LENGTH)
-        end = low.find(b"\r", start)
-        digits = low[start:end]
-        if start < len(_LENGTH) or not digits.isdigit() or len(digits) > 9 or int(digits) > self._limits.max_body:
-            return plain_head(head, self._limits)
-        around = head[:start], head[end:]
-        known = self._known.get(around)
-        if known is not None:
-            method, path, query = known
-            return Head(method, path, query, RawHeaders(head, low), int(digits), False, None)
+        start = head.find(_OF_LENGTH) + len(_OF_LENGTH)
+        end = head.find(b"\r", start)
+        digits = head[start:end]
+        known = self._known.get(head[:start])
+        if known is not None and digits.isdigit() and len(digits) < 10:
+            behind, method, path, query, memory = known
+            length = int(digits)
+            if head[end:] == behind and length <= self._limits.max_body:
+                return Head(method, path, query, KnownHeaders(head, memory), length, False, None)
         parsed = plain_head(head, self._limits)
-        if parsed is not None and len(head) <= self._size:
+        if parsed is not None and len(head) <= self._size and head[:start].lower().endswith(_LENGTH):
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            self._known[around] = parsed.method, parsed.path, parsed.query
+            self._known[head[:start]] = head[end:], parsed.method, parsed.path, parsed.query, {}
         return parsed
 
 
