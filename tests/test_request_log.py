@@ -26,7 +26,7 @@ from gw.errors import ClientGone, NotFound, UpstreamConnectionError, UpstreamRef
 from gw.known_secrets import KnownSecrets
 from gw.message import Exchange, Loss, Usage
 from gw.request_log.answers import messages_of
-from gw.request_log.writer import BATCH, DELETED, REPLAY, YOUNG, RequestLog
+from gw.request_log.writer import BATCH, DELETED, GATHER, REPLAY, RequestLog
 from gw.secret import Secret
 from gw.sessions import new_id
 from tests.exchanges import NOW, attempt, backends, chunk, completion, exchange, refused
@@ -531,7 +531,7 @@ def test_only_what_is_still_under_way_after_a_moment_has_a_started_row(tmp_path:
         log.flush(begun=False)
         assert rows(path) == []
         log.end(quick, exchange(id="quick"))
-        clock.now += YOUNG + 0.001
+        clock.now += GATHER + 0.001
         log.flush(begun=False)
         assert [(row["request_id"], row["state"]) for row in rows(path)] == [("quick", "done"), ("slow", "started")]
         log.end(slow, exchange(id="slow"))

@@ -30,8 +30,8 @@ logger = logging.getLogger("gw.log")
 
 Durability = Literal["fast", "durable"]
 
-GATHER = 0.01  # seconds from the first row of a batch to its commit
-YOUNG = 0.01  # seconds for which an exchange that has begun is not worth a row; with GATHER, what a crash may lose
+GATHER = 0.014  # seconds from what happened to the beginning of its transaction, which has the rest of the 20 ms
+YOUNG = 0.005  # seconds; what is under way and younger is left for the next transaction: it may be over by then
 BATCH = 64  # rows a transaction: larger ones hold the interpreter too long
 QUEUE = 10_000  # exchanges that may wait for the thread; beyond, the event loop spills by itself
 HELD = 64 * 1024 * 1024  # characters kept in memory where neither the database nor the spill can be written
@@ -48,7 +48,7 @@ class RequestLog:
     """Writes exchanges to the SQLite file `path`. All but `flush` and `close` return at once.
 
     Rows go to the database in batches of 64, at most 20 ms after what they tell of; an exchange that is over within
-    10 ms is written once. Where the database is locked, full, deleted or unreadable, they go to the spill beside it,
+    14 ms is written once. Where the database is locked, full, deleted or unreadable, they go to the spill beside it,
     and from there back as soon as it is well.
     """
 
@@ -86,7 +86,7 @@ class RequestLog:
         self._begun: deque[int] = deque()  # those of them that have no row yet, and some that are over
         self._is_asked = False  # somebody waits for the rows of all that have begun
         self._drain: Drain[tuple[int, Exchange]] = Drain(
-            self._work, name="gw-request-log", gather=GATHER, batch=BATCH, beside=self._begun
+            self._work, name="gw-request-log", gather=GATHER, batch=BATCH, due=self._due
         )
         self._queue = self._drain.items
         self._database: Database | None = None
@@ -176,11 +176,24 @@ class RequestLog:
             return GATHER  # there is more to read back
         return max(GATHER, self._clean_at - self._clock())
 
+    def _due(self) -> float | None:
+        """Seconds until the oldest that is under way must get its row; None where all of them have theirs."""
+        begun = self._begun
+        while begun:
+            exchange = self._open.get(begun[0])
+            if exchange is not None:
+                return exchange.started + GATHER - self._clock()
+            begun.popleft()
+        return None
+
     def _old(self) -> list[tuple[int, Exchange]]:
-        """What has begun and is still under way, but for the youngest: they may be over before their row is due."""
-        found = []
-        begun, is_asked, self._is_asked = self._begun, self._is_asked, False
-        young = self._clock() - YOUNG
+        """What is under way and must get its row now, and what would be next; all where somebody has asked."""
+        found: list[tuple[int, Exchange]] = []
+        is_asked, self._is_asked = self._is_asked, False
+        due = self._due()
+        if due is None or (due > 0 and not is_asked):
+            return found
+        begun, young = self._begun, self._clock() - YOUNG
         while begun:
             exchange = self._open.get(begun[0])
             if exchange is not None:
