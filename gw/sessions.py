@@ -295,8 +295,7 @@ def new_id(now: float) -> str:
     """A UUID of version 7 (RFC 9562): `now` (Unix seconds) in milliseconds, then 74 random bits.
 
     In the order of time, because the log keeps an index by session: with a wholly random id (version 4) each row
-    rewrites a page of that index that no other row of its batch needs: 58 pages a transaction instead of 18, and half
-    of what the log's thread cost.
+    rewrites a page of that index that no other row of its batch needs, which was half of what the log's thread cost.
     """
     stamp, dice = f"{int(now * 1000):012x}", os.urandom(10).hex()
     return f"{stamp[:8]}-{stamp[8:]}-7{dice[:3]}-{'89ab'[int(dice[3], 16) & 3]}{dice[4:7]}-{dice[7:19]}"
