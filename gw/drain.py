@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 logger = logging.getLogger("gw.drain")
@@ -18,10 +20,11 @@ Work = Callable[[Sequence[Item]], float | None]
 class Drain(Generic[Item]):
     """Items put by any thread are handed to `work` by one thread of its own.
 
-    `work` gets up to `batch` items, after `gather` seconds in which more of them may come, and says in how many
-    seconds it wants to be called again though nothing came (None: not at all). A `put` costs an append; only the
-    first one after an idle time wakes the thread. While there is anything in `beside`, a collection that `work` empties
-    by itself, it is called every `gather` seconds; who adds to that says `wake` where the drain `is_asleep`.
+    `work` gets up to `batch` items, `gather` seconds after the first of them at the latest, so that it is called once
+    for many, and says in how many seconds it wants to be called again though nothing came (None: not at all). A `put`
+    costs an append; only the first one after an idle time wakes the thread. `due` tells of work beside the items: in
+    how many seconds `work` has to be called for it (None: there is none, whoever makes some says `wake` where the drain
+    `is_asleep`).
     """
 
     def __init__(
@@ -31,12 +34,12 @@ class Drain(Generic[Item]):
         name: str,
         gather: float = 0.02,
         batch: int = 64,
-        beside: Sized = (),
+        due: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._work = work
         self._gather = gather
         self._batch = batch
-        self._beside = beside
+        self._due = due
         self.items: deque[Item] = deque()  # for reading: what waits
         self._marks: deque[Callable[[], None]] = deque()
         self._signal = threading.Event()
@@ -91,10 +94,12 @@ class Drain(Generic[Item]):
         return not self.is_running
 
     def _run(self) -> None:
+        taken = 0.0
         while True:
-            self._wait()
+            self._wait(taken)
             # Marks are taken first: whatever was put before them is then among the items that follow.
             marks = [self._marks.popleft() for _ in range(len(self._marks))]
+            taken = time.monotonic()
             left = len(self.items)
             while True:
                 size = min(left, self._batch)
@@ -108,20 +113,42 @@ class Drain(Generic[Item]):
             if self._closed and not self.items and not self._marks:
                 return
 
-    def _wait(self) -> None:
-        """Until there is something to do, and a little longer so that it is done for many at once."""
-        if not self.items and not self._beside and not self._marks and not self._closed and self._wanted != 0.0:
-            self.is_asleep = True
-            if not self.items and not self._beside and not self._urgent:
-                self._signal.wait(self._wanted)
-            self.is_asleep = False
-            self._signal.clear()
-            if (self.items or self._beside) and not self._urgent:
-                self._signal.wait(self._gather)
-        elif not self._urgent and self._wanted != 0.0:
-            self._signal.wait(self._gather)
-        self._signal.clear()
+    def _wait(self, since: float) -> None:
+        """Until something has to be done; as long as it may wait, so that it is done for many at once.
+
+        What is in `items` was put after `since`.
+        """
+        began = time.monotonic()
+        was_idle = False
+        while not self._urgent:
+            now, due = time.monotonic(), self._due()
+            if not self.items:
+                since = now
+            left = math.inf if self._wanted is None else began + self._wanted - now
+            if self.items:
+                left = min(left, since + self._gather - now)
+            if due is not None:
+                left = min(left, due)
+            if left <= 0.0:
+                break
+            is_idle = not self.items and due is None
+            if is_idle and (was_idle or not self._gather):
+                self._sleep(left)
+                since = time.monotonic()
+            else:
+                # Not asleep until a whole interval has brought nothing: else one client that asks again and again
+                # would wake the thread in the middle of most of its requests.
+                self._signal.wait(min(left, self._gather))
+                self._signal.clear()
+            was_idle = is_idle
         self._urgent = self._closed
+
+    def _sleep(self, seconds: float) -> None:
+        self.is_asleep = True
+        if not self.items and not self._urgent and self._due() is None:
+            self._signal.wait(None if seconds == math.inf else seconds)
+        self.is_asleep = False
+        self._signal.clear()
 
     def _call(self, items: Sequence[Item]) -> None:
         try:

@@ -7,8 +7,8 @@ it, and goes to the backend and the folder where it was.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-import uuid
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -88,7 +88,7 @@ class Sessions:
         if not self.is_enabled or request.document is None:
             return True
         if exchange.session_id is None:
-            exchange.session_id = str(uuid.uuid4())
+            exchange.session_id = new_id(self._wall_clock())
             return True
         return request.document.peek().get("session_id") is None  # else it is that of a try before this one
 
@@ -289,6 +289,16 @@ class Sessions:
             return await reading
         except CannotWrite as error:
             raise Unavailable(f"sessions cannot be read just now: {error}") from error
+
+
+def new_id(now: float) -> str:
+    """A UUID of version 7 (RFC 9562): `now` (Unix seconds) in milliseconds, then 74 random bits.
+
+    In the order of time, because the log keeps an index by session: with a wholly random id (version 4) each row
+    rewrites a page of that index that no other row of its batch needs, which was half of what the log's thread cost.
+    """
+    stamp, dice = f"{int(now * 1000):012x}", os.urandom(10).hex()
+    return f"{stamp[:8]}-{stamp[8:]}-7{dice[:3]}-{'89ab'[int(dice[3], 16) & 3]}{dice[4:7]}-{dice[7:19]}"
 
 
 def not_found(session_id: str) -> NotFound:

@@ -90,13 +90,24 @@ class Log:
 
         return Conversations(self._log.path)
 
-    def __call__(self, request: Request, call_next: Handler) -> Awaitable[Response]:
+    async def __call__(self, request: Request, call_next: Handler) -> Response:
         exchange = request.exchange
+        attributes = exchange.attributes
         if exchange.request is None:
             exchange.request = request.document
-        if ROW not in exchange.attributes:
-            exchange.attributes[ROW] = self._begin(exchange)
-        return self._watched(request, call_next) if self._keeps_answers else call_next(request)
+        if ROW not in attributes:
+            attributes[ROW] = self._begin(exchange)
+        elif exchange.response and CONTINUES not in attributes:
+            exchange.response = []  # of an earlier try, of which nothing reached the client
+        response = await call_next(request)
+        if self._keeps_answers:
+            content = response.content
+            if isinstance(content, Completion):  # before Stream, which is abstract: to ask for that costs 0.4 us
+                exchange.response.append(content.raw)
+                attributes[ANSWER] = content
+            elif isinstance(content, Stream):
+                response.content = content.observed(_Answer(exchange))
+        return response
 
     def ended(self, exchange: Exchange) -> None:
         """Write an exchange down. It is over: nothing of it changes any more."""
@@ -120,19 +131,6 @@ class Log:
         self.ended(exchange)
         if ROW in exchange.attributes:
             await self._written()
-
-    async def _watched(self, request: Request, call_next: Handler) -> Response:
-        exchange = request.exchange
-        if exchange.response and CONTINUES not in exchange.attributes:
-            exchange.response = []  # of an earlier try, of which nothing reached the client
-        response = await call_next(request)
-        content = response.content
-        if isinstance(content, Completion):  # before Stream, which is abstract: to ask for that costs 0.4 us
-            exchange.response.append(content.raw)
-            exchange.attributes[ANSWER] = content
-        elif isinstance(content, Stream):
-            response.content = content.observed(_Answer(exchange))
-        return response
 
     async def _written(self, *, begun: bool = False) -> None:
         loop = asyncio.get_running_loop()

@@ -11,8 +11,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,10 @@ from gw.errors import ClientGone, NotFound, UpstreamConnectionError, UpstreamRef
 from gw.known_secrets import KnownSecrets
 from gw.message import Exchange, Loss, Usage
 from gw.request_log.answers import messages_of
-from gw.request_log.writer import BATCH, DELETED, REPLAY, YOUNG, RequestLog
+from gw.request_log.under_way import DUE, YOUNG, UnderWay
+from gw.request_log.writer import BATCH, DELETED, REPLAY, SMALL, RequestLog
 from gw.secret import Secret
+from gw.sessions import new_id
 from tests.exchanges import NOW, attempt, backends, chunk, completion, exchange, refused
 
 QUERIES = (  # document A, as a reader types them
@@ -271,6 +275,38 @@ def test_a_batch_of_any_size_is_one_row_for_each_of_its_exchanges(tmp_path: Path
         {"number": 1, "n": total},
         {"number": 2, "n": total},
     ]
+
+
+def test_new_sessions_are_in_the_order_of_their_time() -> None:
+    ids = [new_id(NOW + n / 1000) for n in range(100)]
+    assert sorted(ids) == ids
+    assert len({new_id(NOW) for _ in range(100)}) == 100
+    for id in map(uuid.UUID, ids):
+        assert (id.version, id.variant) == (7, uuid.RFC_4122)
+
+
+def test_what_is_small_is_read_where_it_ends_and_what_is_large_or_streamed_in_the_thread(tmp_path: Path) -> None:
+    path = tmp_path / "requests.db"
+    log = RequestLog(path, retention_days=0)
+    long = "x" * SMALL
+    sent = [
+        exchange(id="small"),
+        exchange(id="question", messages=[{"role": "user", "content": long}]),
+        exchange(id="answer", response=[completion(long)]),
+        exchange(id="stream", response=[chunk(content="a")], stream=True),
+    ]
+    for one in sent:
+        log.end(log.new_row(), one)
+        one.status = 299
+    log.start()
+    assert log.close(10.0)
+    found = {row["request_id"]: (row["status"], row["response"]) for row in rows(path)}
+    assert found == {
+        "small": (200, "Hi Alice"),
+        "question": (299, "Hi Alice"),
+        "answer": (299, long),
+        "stream": (299, "a"),
+    }
 
 
 def test_a_refused_exchange_is_a_row_without_a_backend(tmp_path: Path) -> None:
@@ -521,11 +557,40 @@ def test_only_what_is_still_under_way_after_a_moment_has_a_started_row(tmp_path:
         log.flush(begun=False)
         assert rows(path) == []
         log.end(quick, exchange(id="quick"))
-        clock.now += YOUNG + 0.001
+        clock.now += DUE + 0.001
         log.flush(begun=False)
         assert [(row["request_id"], row["state"]) for row in rows(path)] == [("quick", "done"), ("slow", "started")]
         log.end(slow, exchange(id="slow"))
     assert [(row["request_id"], row["state"]) for row in rows(path)] == [("quick", "done"), ("slow", "done")]
+
+
+def test_once_one_is_due_those_that_would_be_next_are_taken_along() -> None:
+    clock = Clock(100.0)
+    under_way = UnderWay(clock)
+    assert under_way.due() is None
+    for row, age in enumerate((DUE, DUE - 0.001, YOUNG, YOUNG - 0.001)):
+        under_way.add(row, replace(exchange(), started=100.0 - age))
+    clock.now -= 0.001
+    assert under_way.due() == pytest.approx(0.001)
+    assert under_way.take() == []
+    clock.now += 0.001
+    assert [row for row, _ in under_way.take()] == [0, 1, 2]
+    assert under_way.due() == pytest.approx(DUE - YOUNG + 0.001)
+    under_way.ask()
+    assert [row for row, _ in under_way.take()] == [3]
+    assert under_way.due() is None
+
+
+def test_what_is_over_before_it_is_due_is_not_taken() -> None:
+    clock = Clock(100.0)
+    under_way = UnderWay(clock)
+    for row in range(3):
+        under_way.add(row, exchange())
+    under_way.remove(0)
+    under_way.remove(2)
+    clock.now += DUE
+    assert [row for row, _ in under_way.take()] == [1]
+    assert (under_way.due(), under_way.take()) == (None, [])
 
 
 def test_rows_left_started_by_a_dead_process_become_lost(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ Value = str | int | float | None
 # those of each group of `Table.optional` whose bit is set in `kind`.
 Row = tuple[int, tuple[Value, ...], list[Value]]
 
-SIZES = (64, 16, 4, 1)  # rows a statement; few different ones, so that SQLite compiles each of them once
+SIZES = (64, 32, 16, 8, 4, 2, 1)  # rows a statement; few different ones, so that SQLite compiles each of them once
 MAX_STATEMENTS = 1000  # texts kept
 
 
