@@ -64,7 +64,8 @@ def _is_too_deep(raw: bytes, body: dict[str, Any], is_plain: bool) -> bool:
     """`is_plain`: what `are_plain` says of the body's messages, which then are flat."""
     level: list[Any] = []
     for item in body.values():
-        if type(item) is dict or type(item) is list:
+        kind = type(item)
+        if kind is list or kind is dict:
             level.append(item)
     if is_plain and len(level) == 1:
         return False

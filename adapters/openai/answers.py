@@ -190,17 +190,24 @@ def note_plain(value: dict[str, Any], summary: Summary) -> bool:
 
     False for any other, and then nothing is noted: `repair_completion` has to look at it.
     """
-    choices = value["choices"]
-    choice = choices[0] if len(choices) == 1 else None
-    if type(choice) is not dict or "error" in choice or choice.get("index") != 0 or "x_groq" in value:
+    try:
+        (choice,) = value["choices"]
+        message, finish = choice["message"], choice["finish_reason"]
+        content = message["content"]
+        if (
+            choice["index"] != 0
+            or finish not in _PLAIN_FINISH
+            or type(content) is not str
+            or message["role"] != "assistant"
+            or not _PLAIN_MESSAGE.issuperset(message)
+            or "error" in choice
+            or "x_groq" in value
+        ):
+            return False
+    except (KeyError, TypeError, ValueError):  # several choices or none, something missing, or of another kind
         return False
-    message, finish, usage = choice.get("message"), choice.get("finish_reason"), value.get("usage")
-    if type(message) is not dict or finish not in _PLAIN_FINISH or not message.keys() <= _PLAIN_MESSAGE:
-        return False
-    content = message.get("content")
-    if type(content) is not str or message.get("role") != "assistant":
-        return False
-    if usage and isinstance(usage, dict):
+    usage = value.get("usage")
+    if usage and type(usage) is dict:
         if not _ODD_USAGE.isdisjoint(usage):
             return False
         note_usage(summary, usage)

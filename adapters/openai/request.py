@@ -41,11 +41,12 @@ class Encoder:
         self._heeded = _heeded(dialect)
 
     def encode(
-        self, document: Document, model: str, *, stream: bool, is_emulated: bool = False
+        self, document: Document, model: str, stream: bool, is_emulated: bool, is_plain: bool
     ) -> tuple[bytes, list[Loss]]:
         """The body to send, and what of the request it does not carry.
 
         `is_emulated`: the client speaks `functions`, which this provider does not know, and is given tools for them.
+        `is_plain`: there is nothing in the messages that any provider takes otherwise (`are_plain`).
         Raises InvalidRequest for what the provider cannot do at all, and for values that JSON cannot hold.
         """
         dialect = self._dialect
@@ -56,9 +57,10 @@ class Encoder:
         losses: list[Loss] = []
         if not self._heeded.isdisjoint(chat) or (dialect.limit == "by_model" and _reasons(model)):
             _repair(chat, dialect, model, changes, losses)
-        messages = self._messages.of(changes.get("messages") or chat.get("messages"), losses)
-        if messages is not None:
-            changes["messages"] = messages
+        if not is_plain:
+            messages = self._messages.of(changes.get("messages") or chat.get("messages"), losses)
+            if messages is not None:
+                changes["messages"] = messages
         if is_emulated:
             losses.append(Loss("/functions", "emulated", f"{dialect.name} knows tools only"))
         if bool(chat.get("stream")) is not stream:
