@@ -95,13 +95,13 @@ class OpenAI:
 
     def open(self, request: Request) -> OpenAICodec:
         """Translate a request for `request.candidate`. Raises InvalidRequest for what the provider cannot do."""
-        candidate, document = request.candidate, request.document
+        candidate, document, exchange = request.candidate, request.document, request.exchange
         if document is None:
             raise LookupError(f"request {request.id} has no body: `translate` stands behind the step that reads it")
         chat = document.peek()
         dialect, key = self.dialect, candidate.key
         model = self._deployment or candidate.model
-        stream = request.is_stream
+        stream = exchange.stream
         is_plain = are_plain(chat.get("messages"))
         is_emulated = not dialect.functions and is_deprecated(chat, is_plain)
         content, losses = self._encoder.encode(document, model, stream, is_emulated, is_plain)
@@ -120,7 +120,7 @@ class OpenAI:
             wire,
             losses,
             candidate.answers_as,
-            request.exchange.timestamp,
+            exchange.timestamp,
             head.secrets,
             is_emulated,
             None if dialect.json_schema else schema_to_check(chat, dialect),
