@@ -99,11 +99,13 @@ def note_usage(summary: Summary, usage: dict[str, Any]) -> None:
     details = usage.get("prompt_tokens_details")
     if details and isinstance(details, dict):
         # Some providers count the cached ones beside the prompt, not within it: never more than the prompt holds.
-        cached = min(_count(details.get("cached_tokens")), prompt)
-        written = min(_count(details.get("cache_write_tokens")), prompt - cached)
+        if told := details.get("cached_tokens"):
+            cached = min(_count(told), prompt)
+        if told := details.get("cache_write_tokens"):
+            written = min(_count(told), prompt - cached)
     details = usage.get("completion_tokens_details")
-    if details and isinstance(details, dict):
-        reasoning = min(_count(details.get("reasoning_tokens")), completion)
+    if details and isinstance(details, dict) and (told := details.get("reasoning_tokens")):
+        reasoning = min(_count(told), completion)
     summary.usage = Usage(prompt, completion, cached, written, reasoning)
     cost = _cost(usage) if "cost" in usage else None
     if cost is not None:
