@@ -12,8 +12,10 @@ from typing import Any
 from gw.errors import InvalidRequest
 from gw.json_checks import (
     Check,
+    Misfit,
     check_boolean,
     check_count,
+    check_each,
     check_object,
     check_string,
     fields,
@@ -33,16 +35,27 @@ _BETA = re.compile(r"[!-+\--~]{1,128}")  # what may stand in a header's list
 _SESSION_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def check_chat(body: dict[str, Any]) -> None:
-    """Check every known field. Raises InvalidRequest with `param` and the cure; null is taken as absent."""
+def check_chat(body: dict[str, Any], *, is_plain: bool = False) -> None:
+    """Check every known field. Raises InvalidRequest with `param` and the cure; null is taken as absent.
+
+    `is_plain`: `are_plain` has said that there is nothing in its messages to check.
+    """
     if "messages" not in body:
         raise InvalidRequest('`messages` is missing: [{"role": "user", "content": "..."}]', param="messages")
-    for field, value in body.items():
-        check = _FIELDS.get(field)
-        if check is None:
-            _check_spelling(field)
-        elif value is not None or field == "messages":
-            check(field, value)
+    field = ""
+    try:
+        for field, value in body.items():
+            check = _FIELDS.get(field)
+            if check is None:
+                _check_spelling(field)
+            elif check is check_messages:
+                if not is_plain:
+                    check_messages(value)
+            elif value is not None:
+                check(value)
+    except Misfit as misfit:
+        param = field + misfit.place
+        raise InvalidRequest(f"`{param}` {misfit.problem}", param=param) from None
 
 
 def _check_spelling(field: str) -> None:
@@ -55,128 +68,127 @@ def _check_spelling(field: str) -> None:
 # --- tools ------------------------------------------------------------------------------------------------------
 
 
-def _check_tools(param: str, tools: Any) -> None:
+def _check_tools(tools: Any) -> None:
     """Objects are tools of the model, strings are names of CLI tools, never both."""
-    if not isinstance(tools, list):
-        refuse(param, "a list of tools", tools)
-    check_count(param, len(tools), MAX_TOOLS, "tools")
+    if type(tools) is not list:
+        refuse("a list of tools", tools)
+    check_count(len(tools), MAX_TOOLS, "tools")
     strings = sum(isinstance(tool, str) for tool in tools)
     if strings and strings < len(tools):
-        raise InvalidRequest(
-            f"`{param}` mixes names of CLI tools with tool objects: put the names into `cli_tools`", param=param
-        )
-    check = _check_cli_tool if strings else _check_tool
-    for index, tool in enumerate(tools):
-        check(f"{param}[{index}]", tool)
+        raise Misfit("mixes names of CLI tools with tool objects: put the names into `cli_tools`")
+    check_each(tools, _check_cli_tool if strings else _check_tool)
 
 
-def _check_tool(place: str, tool: Any) -> None:
-    if not isinstance(tool, dict):
-        refuse(place, "a tool object or the name of a CLI tool", tool)
+def _check_tool(tool: Any) -> None:
+    if type(tool) is not dict:
+        refuse("a tool object or the name of a CLI tool", tool)
     kind = tool.get("type", "function")
     if kind == "function":
-        _function_tool(place, tool)
+        _function_tool(tool)
     elif kind == "custom":
-        _custom_tool(place, tool)
+        _custom_tool(tool)
     else:  # providers have tools of their own: `openrouter:web_search`
-        _name(f"{place}.type", kind)
+        _typed(tool)
 
 
-def _check_cli_tool(place: str, name: Any) -> None:
-    _name(place, name)
+def _check_cli_tool(name: Any) -> None:
+    _name(name)
     if name.startswith("-"):  # it becomes part of a command line
-        refuse(place, "the name of a CLI tool, which does not begin with a dash", name)
+        refuse("the name of a CLI tool, which does not begin with a dash", name)
 
 
-def _check_tool_choice(param: str, choice: Any) -> None:
+def _check_tool_choice(choice: Any) -> None:
     if isinstance(choice, str):
-        _tool_choice_word(param, choice)
+        _tool_choice_word(choice)
     elif isinstance(choice, dict):
         kind = choice.get("type")
-        _tool_choice_type(f"{param}.type", kind)
-        _TOOL_CHOICES[str(kind)](param, choice)
+        _tool_choice_type({"type": kind})
+        _TOOL_CHOICES[str(kind)](choice)
     else:
-        refuse(param, "a string or an object", choice)
+        refuse("a string or an object", choice)
 
 
-def _check_function_call(param: str, choice: Any) -> None:
+def _check_function_call(choice: Any) -> None:
     if isinstance(choice, str):
-        _function_call_word(param, choice)
+        _function_call_word(choice)
     else:
-        _named(param, choice)
+        _named(choice)
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------
 
 
-def _check_stop(param: str, stop: Any) -> None:
+def _check_stop(stop: Any) -> None:
     if isinstance(stop, str):
         return
     if not isinstance(stop, list):
-        refuse(param, "a string or a list of strings", stop)
-    _stops(param, stop)
+        refuse("a string or a list of strings", stop)
+    _stops(stop)
 
 
-def _check_response_format(param: str, value: Any) -> None:
-    _response_format(param, value)
+def _check_response_format(value: Any) -> None:
+    _response_format(value)
     if value["type"] == "json_schema":
-        _json_schema_format(param, value)
+        _json_schema_format(value)
 
 
-def _check_strings_by_name(param: str, value: Any) -> None:
-    check_object(param, value)
+def _check_strings_by_name(value: Any) -> None:
+    check_object(value)
     for name, item in value.items():
         if not isinstance(item, str):
-            refuse(f"{param}.{name[:64]}", "a string", item)
+            refuse("a string", item, f".{name[:64]}")
 
 
-def _check_logit_bias(param: str, value: Any) -> None:
-    check_object(param, value)
-    for token, bias in value.items():
-        _bias(f"{param}.{token[:64]}", bias)
+def _check_logit_bias(value: Any) -> None:
+    check_object(value)
+    token = ""
+    try:
+        for token, bias in value.items():  # noqa: B007 (read where one does not fit)
+            _bias(bias)
+    except Misfit as misfit:
+        misfit.stands_at(f".{token[:64]}")
+        raise
 
 
-def _check_voice(param: str, value: Any) -> None:
+def _check_voice(value: Any) -> None:
     if isinstance(value, dict):
-        fields({"id": _name})(param, value)
+        _voice(value)
     else:
-        _name(param, value)
+        _name(value)
 
 
-def _check_predicted(param: str, value: Any) -> None:
+def _check_predicted(value: Any) -> None:
     if isinstance(value, list):
-        check_parts(param, value)
+        check_parts(value)
     elif not isinstance(value, str):
-        refuse(param, "a string or a list of text parts", value)
+        refuse("a string or a list of text parts", value)
 
 
-def _check_session_id(param: str, value: Any) -> None:
+def _check_session_id(value: Any) -> None:
     if not isinstance(value, str) or not _SESSION_ID.fullmatch(value):
-        refuse(
-            param,
-            "the `session_id` of an earlier answer, a UUID in lower case; leave it out to begin a session",
-            value,
-        )
+        refuse("the `session_id` of an earlier answer, a UUID in lower case; leave it out to begin a session", value)
 
 
-def _check_model(param: str, value: Any) -> None:
-    _model(param, value)
-    if _DOTS.fullmatch(value):
-        refuse(param, "the name of a model, not of a folder", value)
+def _check_model(value: Any) -> None:
+    _model(value)
+    if value[-1] == "." and _DOTS.fullmatch(value):
+        refuse("the name of a model, not of a folder", value)
 
 
-def _check_beta(param: str, value: Any) -> None:
+def _check_beta(value: Any) -> None:
     if not isinstance(value, str) or not _BETA.fullmatch(value):  # it becomes part of a header
-        refuse(param, "the name of a beta in visible ASCII", value)
+        refuse("the name of a beta in visible ASCII", value)
 
 
-def _check_directory(param: str, value: Any) -> None:
-    _path(param, value)
+def _check_directory(value: Any) -> None:
+    _path(value)
     if "\0" in value:
-        refuse(param, "a path without NUL", value)
+        refuse("a path without NUL", value)
 
 
 _name = plain_text(512)
+_typed = fields({"type": _name})
+_voice = fields({"id": _name})
 _path = text(4096)
 _model = plain_text(256)
 _bias = number(-100, 100)
@@ -189,7 +201,7 @@ _custom_tool = fields({"custom": fields({"name": _name}, {"description": check_s
 _named = fields({"name": _name})
 _allowed_tool = fields({}, {"type": _name, "function": _named, "custom": _named, "name": _name})
 _tool_choice_word = one_of("none", "auto", "required", "any")  # any: Mistral's word for required
-_tool_choice_type = one_of("function", "custom", "allowed_tools")
+_tool_choice_type = fields({"type": one_of("function", "custom", "allowed_tools")})
 _TOOL_CHOICES: dict[str, Check] = {
     "function": fields({"function": _named}),
     "custom": fields({"custom": _named}),

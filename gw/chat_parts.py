@@ -308,10 +308,15 @@ def check_tool_results(messages: Sequence[Mapping[str, Any]], provider: str) -> 
 # --- the deprecated form --------------------------------------------------------------------------------------------
 
 
-def is_deprecated(chat: Mapping[str, Any]) -> bool:
-    """Whether the client speaks `functions` and `function_call`, and reads its answer so."""
+def is_deprecated(chat: Mapping[str, Any], is_plain: bool = False) -> bool:
+    """Whether the client speaks `functions` and `function_call`, and reads its answer so.
+
+    `is_plain`: its messages cannot tell, they are nothing but texts (`gw.message_checks.are_plain`).
+    """
     if "functions" in chat or "function_call" in chat:
         return True
+    if is_plain:
+        return False
     for message in chat["messages"]:  # noqa: SIM110 (asked of every request, and a generator costs twice as much)
         if message.get("function_call") or message.get("role") == "function":
             return True

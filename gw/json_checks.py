@@ -7,14 +7,28 @@ from typing import Any, NoReturn
 
 import orjson
 
-from gw.errors import InvalidRequest
-
-Check = Callable[[str, Any], None]  # (where the value stands, the value)
+Check = Callable[[Any], None]  # raises Misfit
 
 
-def refuse(param: str, wanted: str, value: object) -> NoReturn:
-    """InvalidRequest: `param` must be `wanted`, with what was found instead."""
-    raise InvalidRequest(f"`{param}` must be {wanted}, not {describe(value)}", param=param)
+class Misfit(Exception):
+    """A value that is not what its place wants: `problem` completes "`messages[2].content` ...".
+
+    Where it stands is put together on the way out, from the inside, so that what fits never has its place written.
+    """
+
+    def __init__(self, problem: str, place: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.place = place  # within what is checked, such as ".name"
+
+    def stands_at(self, step: str) -> None:
+        """What was checked stands at `step` of something larger: ".function", "[2]"."""
+        self.place = step + self.place
+
+
+def refuse(wanted: str, value: object, place: str = "") -> NoReturn:
+    """Misfit: what is checked must be `wanted`, with what was found instead."""
+    raise Misfit(f"must be {wanted}, not {describe(value)}", place)
 
 
 def describe(value: object) -> str:
@@ -33,11 +47,11 @@ def describe(value: object) -> str:
 def text(most: int = 4096) -> Check:
     """A string that is not empty, of at most `most` characters."""
 
-    def check(param: str, value: Any) -> None:
-        if not isinstance(value, str) or not value:
-            refuse(param, "a non-empty string", value)
+    def check(value: Any) -> None:
+        if type(value) is not str or not value:
+            refuse("a non-empty string", value)
         if len(value) > most:
-            refuse(param, f"a string of at most {most:,} characters", value)
+            refuse(f"a string of at most {most:,} characters", value)
 
     return check
 
@@ -46,38 +60,39 @@ def plain_text(most: int) -> Check:
     """A name: a non-empty string without control characters, of at most `most` characters."""
     check_text = text(most)
 
-    def check(param: str, value: Any) -> None:
-        check_text(param, value)
+    def check(value: Any) -> None:
+        if type(value) is not str or not 0 < len(value) <= most:
+            check_text(value)
         if not value.isprintable():
-            refuse(param, "a string without control characters", value)
+            refuse("a string without control characters", value)
 
     return check
 
 
-def check_string(param: str, value: Any) -> None:
+def check_string(value: Any) -> None:
     """A string, which may be empty."""
-    if not isinstance(value, str):
-        refuse(param, "a string", value)
+    if type(value) is not str:
+        refuse("a string", value)
 
 
-def check_boolean(param: str, value: Any) -> None:
+def check_boolean(value: Any) -> None:
     """true or false."""
     if value is not True and value is not False:
-        refuse(param, "true or false", value)
+        refuse("true or false", value)
 
 
-def check_object(param: str, value: Any) -> None:
+def check_object(value: Any) -> None:
     """An object, whatever is in it."""
-    if not isinstance(value, dict):
-        refuse(param, "an object", value)
+    if type(value) is not dict:
+        refuse("an object", value)
 
 
 def number(least: float, most: float) -> Check:
     """A number from `least` to `most`; true and false are none."""
 
-    def check(param: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-            refuse(param, f"a number from {least:g} to {most:g}", value)
+    def check(value: Any) -> None:
+        if (type(value) is not float and type(value) is not int) or not least <= value <= most:
+            refuse(f"a number from {least:g} to {most:g}", value)
 
     return check
 
@@ -86,12 +101,10 @@ def integer(least: int | None = None, most: int | None = None) -> Check:
     """A whole number. One beyond 64 bits is taken too, though orjson reads it as a float."""
     bounds = "" if least is None else f" of at least {least:,}" if most is None else f" from {least:,} to {most:,}"
 
-    def check(param: str, value: Any) -> None:
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        if not is_whole and isinstance(value, float):
-            is_whole = abs(value) >= 2**63 and value.is_integer()
+    def check(value: Any) -> None:
+        is_whole = type(value) is int or (type(value) is float and abs(value) >= 2**63 and value.is_integer())
         if not is_whole or (least is not None and value < least) or (most is not None and value > most):
-            refuse(param, f"a whole number{bounds}", value)
+            refuse(f"a whole number{bounds}", value)
 
     return check
 
@@ -101,9 +114,9 @@ def one_of(*allowed: str) -> Check:
     words: Collection[str] = frozenset(allowed)
     wanted = "one of " + ", ".join(allowed)
 
-    def check(param: str, value: Any) -> None:
-        if not isinstance(value, str) or value not in words:
-            refuse(param, wanted, value)
+    def check(value: Any) -> None:
+        if type(value) is not str or value not in words:
+            refuse(wanted, value)
 
     return check
 
@@ -111,36 +124,51 @@ def one_of(*allowed: str) -> Check:
 def listed(check_item: Check, most: int, what: str, least: int = 0) -> Check:
     """An array of at most `most` items, each of which passes `check_item`."""
 
-    def check(param: str, value: Any) -> None:
-        if not isinstance(value, list) or len(value) < least:
-            refuse(param, f"a {'non-empty ' if least else ''}list of {what}", value)
-        check_count(param, len(value), most, what)
-        for index, item in enumerate(value):
-            check_item(f"{param}[{index}]", item)
+    def check(value: Any) -> None:
+        if type(value) is not list or len(value) < least:
+            refuse(f"a {'non-empty ' if least else ''}list of {what}", value)
+        check_count(len(value), most, what)
+        check_each(value, check_item)
 
     return check
 
 
-def check_count(param: str, count: int, most: int, what: str) -> None:
+def check_each(items: list[Any], check_item: Check) -> None:
+    """Every item of an array."""
+    index = 0
+    try:
+        for index, item in enumerate(items):  # noqa: B007 (read where one does not fit)
+            check_item(item)
+    except Misfit as misfit:
+        misfit.stands_at(f"[{index}]")
+        raise
+
+
+def check_count(count: int, most: int, what: str) -> None:
     """No more of something than one request may hold."""
     if count > most:
-        raise InvalidRequest(f"`{param}` holds {count:,} {what}: at most {most:,} in one request", param=param)
+        raise Misfit(f"holds {count:,} {what}: at most {most:,} in one request")
 
 
 def fields(required: dict[str, Check], optional: dict[str, Check] | None = None) -> Check:
     """An object whose known fields are right; unknown ones pass, and an optional one may be null."""
-    rest = optional or {}
+    needed, rest = tuple(required.items()), tuple((optional or {}).items())
 
-    def check(param: str, value: Any) -> None:
-        if not isinstance(value, dict):
-            refuse(param, "an object", value)
-        for name, check_field in required.items():
-            if name not in value:
-                raise InvalidRequest(f"`{param}.{name}` is missing", param=f"{param}.{name}")
-            check_field(f"{param}.{name}", value[name])
-        for name, check_field in rest.items():
-            found = value.get(name)
-            if found is not None:
-                check_field(f"{param}.{name}", found)
+    def check(value: Any) -> None:
+        if type(value) is not dict:
+            refuse("an object", value)
+        name = ""
+        try:
+            for name, check_field in needed:
+                if name not in value:
+                    raise Misfit("is missing")
+                check_field(value[name])
+            for name, check_field in rest:
+                found = value.get(name)
+                if found is not None:
+                    check_field(found)
+        except Misfit as misfit:
+            misfit.stands_at(f".{name}")
+            raise
 
     return check

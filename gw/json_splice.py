@@ -67,17 +67,19 @@ def _own_member(raw: bytes, key: bytes, end: int) -> tuple[int, int] | None:
     return found
 
 
-def has_duplicates(raw: bytes, value: dict[str, Any]) -> bool:
+def has_duplicates(raw: bytes, value: dict[str, Any], written: bytes | None = None) -> bool:
     """Whether `value` lacks members of the JSON `raw` that it was read from, because a name is there twice.
 
     A reader that keeps the first of two members would see another request than the one that was checked here. Quotes
-    are counted: each string has two, so a lost member shows. True also where that cannot be told.
+    are counted: each string has two, so a lost member shows. True also where that cannot be told. `written`: what
+    orjson makes of `value`, from who has asked already.
     """
-    if len(raw) > SCAN_LIMIT:
+    if written is None and len(raw) > SCAN_LIMIT:
         quotes = _quotes(value)
         if quotes is not None:  # a few large strings: not worth a copy of them all
             return raw.find(b"\\u0022") >= 0 or raw.count(b'"') != quotes
-    written = orjson.dumps(value)
+    if written is None:
+        written = orjson.dumps(value)
     if written == raw:  # most SDKs write as orjson does
         return False
     return raw.find(b"\\u0022") >= 0 or raw.count(b'"') != written.count(b'"')

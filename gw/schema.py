@@ -15,6 +15,7 @@ import orjson
 from gw.chat_checks import check_chat
 from gw.document import Document
 from gw.errors import InvalidRequest
+from gw.message_checks import are_plain
 
 __all__ = ["LARGE", "MAX_DEPTH", "check_chat", "decode_chat"]
 
@@ -42,10 +43,10 @@ def decode_chat(raw: bytes) -> Document:
         raise InvalidRequest(f"the body is not valid JSON: {problem}; send a JSON object", code="invalid_json")
     if not isinstance(body, dict):
         raise InvalidRequest('the body must be a JSON object such as {"messages": [...]}')
-    # Few containers in all cannot nest deeply, and counting bytes is cheaper than a walk while they are few.
-    if (len(raw) > 4096 or raw.count(b"[") + raw.count(b"{") > MAX_DEPTH) and _is_too_deep(body):
+    is_plain = are_plain(body.get("messages"))
+    if _is_too_deep(raw, body, is_plain):
         raise InvalidRequest(f"the body nests deeper than {MAX_DEPTH} levels: flatten it")
-    check_chat(body)
+    check_chat(body, is_plain=is_plain)
     return Document(raw, body)
 
 
@@ -59,13 +60,23 @@ def _has_more(raw: bytes, mark: bytes, most: int) -> bool:
     return raw.count(mark, at) > most - 1000
 
 
-def _is_too_deep(body: dict[str, Any]) -> bool:
-    level: list[Any] = [body]
-    for _ in range(MAX_DEPTH):
+def _is_too_deep(raw: bytes, body: dict[str, Any], is_plain: bool) -> bool:
+    """`is_plain`: what `are_plain` says of the body's messages, which then are flat."""
+    level: list[Any] = []
+    for item in body.values():
+        kind = type(item)
+        if kind is list or kind is dict:
+            level.append(item)
+    if is_plain and len(level) == 1:
+        return False
+    # Few containers in all cannot nest deeply, and counting bytes is cheaper than a walk while they are few.
+    if len(raw) <= 4096 and len(raw) - len(raw.translate(None, b"[{")) <= MAX_DEPTH:
+        return False
+    for _ in range(1, MAX_DEPTH):
         below: list[Any] = []
         for container in level:
-            for item in container.values() if isinstance(container, dict) else container:
-                if isinstance(item, (dict, list)):
+            for item in container.values() if type(container) is dict else container:
+                if type(item) is dict or type(item) is list:
                     below.append(item)
         if not below:
             return False

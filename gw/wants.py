@@ -48,11 +48,22 @@ def survey(chat: Mapping[str, Any]) -> tuple[Wants, int]:
 
     Strings in `tools` are Claude's own tools, objects are functions.
     """
-    characters, images = _measured(chat.get("messages") or ())
-    tools, functions = chat.get("tools"), chat.get("functions")
+    characters = images = 0
+    for message in chat.get("messages") or ():
+        content = message.get("content")
+        if type(content) is str:
+            characters += len(content)
+        elif content:
+            more, images_here = _measured(content)
+            characters += more
+            images += images_here
+        if "tool_calls" in message:
+            for call in message["tool_calls"] or ():
+                characters += len((call.get("function") or {}).get("arguments") or "")
     stream = bool(chat.get("stream"))
-    if not tools and not functions and not images and "cli_tools" not in chat and "working_directory" not in chat:
+    if not images and _TOOL_FIELDS.isdisjoint(chat):
         return _PLAIN_STREAM if stream else _PLAIN, characters // CHARACTERS_PER_TOKEN
+    tools, functions = chat.get("tools"), chat.get("functions")
     named = isinstance(next(iter(tools or ()), None), str)
     asked = Wants(
         functions=bool(tools and not named) or bool(functions),
@@ -86,20 +97,12 @@ def without_tools(chat: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in chat.items() if name not in _TOOL_FIELDS}
 
 
-def _measured(messages: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
-    """Characters of text, and images."""
+def _measured(parts: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
+    """Characters of text, and images, of a content in parts."""
     characters = images = 0
-    for message in messages:
-        content = message.get("content")
-        if isinstance(content, str):
-            characters += len(content)
-        elif isinstance(content, list):
-            for part in content:
-                if part.get("type") == "text":
-                    characters += len(part.get("text") or "")
-                elif part.get("type") == "image_url":
-                    images += 1
-        if "tool_calls" in message:
-            for call in message["tool_calls"] or ():
-                characters += len((call.get("function") or {}).get("arguments") or "")
+    for part in parts:
+        if part.get("type") == "text":
+            characters += len(part.get("text") or "")
+        elif part.get("type") == "image_url":
+            images += 1
     return characters, images

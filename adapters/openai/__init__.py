@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from gw.adapter import WireRequest
@@ -10,12 +11,20 @@ from gw.adapters.openai.dialects import DIALECTS, Dialect, dialect_of, is_loopba
 from gw.adapters.openai.request import Encoder, schema_to_check
 from gw.chat_parts import is_deprecated
 from gw.message import Request
+from gw.message_checks import are_plain
 from gw.remote_media import Fetch, MediaFetcher
 from gw.secret import Secret
 
 __all__ = ["DIALECTS", "Dialect", "OpenAI", "OpenAICodec"]
 
 _KEPT = 64  # heads
+
+
+class _Head(NamedTuple):
+    """What a request's key decides: its header fields, and what must not be quoted of its answer."""
+
+    fields: list[tuple[str, str]]
+    secrets: tuple[Secret, ...]
 
 
 class OpenAI:
@@ -63,6 +72,7 @@ class OpenAI:
         self.key_envs = (self.dialect.key_env,) if self.dialect.key_env else ()
         self.needs_key = bool(self.dialect.hosts) and not is_loopback(parts.hostname)
         self._api_version = api_version
+        self._url = f"{self.base_url}/chat/completions" if api_version is None else ""  # "": it has to be asked for
         self._deployment = deployment
         own = {"OpenAI-Organization": organization, "OpenAI-Project": project, **self.own_headers()}
         self._headers = {
@@ -71,7 +81,7 @@ class OpenAI:
             **{name.lower(): value for name, value in own.items() if value is not None},
         }
         self._encoder = Encoder(self.dialect)
-        self._heads: dict[tuple[Secret | None, bool], list[tuple[str, str]]] = {}
+        self._heads: dict[tuple[Secret | None, bool], _Head] = {}
         self._given = {name.lower(): value for name, value in (headers or {}).items()}
         if fetch is not None and self.dialect.remote_images:
             raise ValueError(f"fetch is not needed: {self.dialect.name} follows addresses itself")
@@ -85,17 +95,21 @@ class OpenAI:
 
     def open(self, request: Request) -> OpenAICodec:
         """Translate a request for `request.candidate`. Raises InvalidRequest for what the provider cannot do."""
-        candidate = request.candidate
-        if request.document is None:
+        candidate, document, exchange = request.candidate, request.document, request.exchange
+        if document is None:
             raise LookupError(f"request {request.id} has no body: `translate` stands behind the step that reads it")
+        chat = document.peek()
+        dialect, key = self.dialect, candidate.key
         model = self._deployment or candidate.model
-        stream, key = request.is_stream, candidate.key
-        is_emulated = not self.dialect.functions and is_deprecated(request.document.peek())
-        content, losses = self._encoder.encode(request.document, model, stream=stream, is_emulated=is_emulated)
+        stream = exchange.stream
+        is_plain = are_plain(chat.get("messages"))
+        is_emulated = not dialect.functions and is_deprecated(chat, is_plain)
+        content, losses = self._encoder.encode(document, model, stream, is_emulated, is_plain)
+        head = self._heads.get((key, stream)) or self._head(key, stream)
         wire = WireRequest(
             "POST",
-            self._url(model),
-            list(self._heads.get((key, stream)) or self._head(key, stream)),
+            self._url or self._url_of(model),
+            head.fields.copy(),
             content,
             stream,
             candidate.backend.name,
@@ -105,29 +119,29 @@ class OpenAI:
         return OpenAICodec(
             wire,
             losses,
-            answers_as=candidate.answers_as,
-            created=int(request.exchange.timestamp),
-            secrets=(key,) if key else (),
-            speaks_functions=is_emulated,
-            schema=None if self.dialect.json_schema else schema_to_check(request.document.peek(), self.dialect),
+            candidate.answers_as,
+            exchange.timestamp,
+            head.secrets,
+            is_emulated,
+            None if dialect.json_schema else schema_to_check(chat, dialect),
         )
 
-    def _head(self, key: Secret | None, stream: bool) -> list[tuple[str, str]]:
-        """The header fields of a request: the same for all that have the same key."""
+    def _head(self, key: Secret | None, stream: bool) -> _Head:
+        """What is the same for all requests that have the same key."""
         headers = {**self._headers, "accept": "text/event-stream" if stream else "application/json"}
         if key and self.dialect.key_header == "bearer":
             headers["authorization"] = f"Bearer {key.reveal()}"
         elif key:
             headers["api-key"] = key.reveal()
-        head = list({**headers, **self._given}.items())
+        head = _Head(list({**headers, **self._given}.items()), (key,) if key else ())
         if len(self._heads) >= _KEPT:  # keys may be fetched tokens, and each is new
             self._heads.clear()
         self._heads[key, stream] = head
         return head
 
-    def _url(self, model: str) -> str:
-        if self._api_version is None:
-            return f"{self.base_url}/chat/completions"
+    def _url_of(self, model: str) -> str:
+        """Azure's: it may name the model, and says which version of the API is meant."""
+        assert self._api_version is not None, "asked only where there is one"
         path = self.base_url
         if self.dialect.name == "azure" and not path.endswith("/models") and "/deployments/" not in path:
             path = f"{path.removesuffix('/openai')}/openai/deployments/{quote(model, safe='')}"

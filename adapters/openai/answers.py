@@ -99,11 +99,13 @@ def note_usage(summary: Summary, usage: dict[str, Any]) -> None:
     details = usage.get("prompt_tokens_details")
     if details and isinstance(details, dict):
         # Some providers count the cached ones beside the prompt, not within it: never more than the prompt holds.
-        cached = min(_count(details.get("cached_tokens")), prompt)
-        written = min(_count(details.get("cache_write_tokens")), prompt - cached)
+        if told := details.get("cached_tokens"):
+            cached = min(_count(told), prompt)
+        if told := details.get("cache_write_tokens"):
+            written = min(_count(told), prompt - cached)
     details = usage.get("completion_tokens_details")
-    if details and isinstance(details, dict):
-        reasoning = min(_count(details.get("reasoning_tokens")), completion)
+    if details and isinstance(details, dict) and (told := details.get("reasoning_tokens")):
+        reasoning = min(_count(told), completion)
     summary.usage = Usage(prompt, completion, cached, written, reasoning)
     cost = _cost(usage) if "cost" in usage else None
     if cost is not None:
@@ -186,21 +188,24 @@ _ODD_USAGE = frozenset({"prompt_cache_hit_tokens", "cached_tokens"})  # see repa
 
 
 def note_plain(value: dict[str, Any], summary: Summary) -> bool:
-    """Note what a completion says that is OpenAI's own already: one choice with a text. Most are: 4 us instead of 17.
+    """Note what a completion says that is OpenAI's own already: one choice with a text. Most are.
 
     False for any other, and then nothing is noted: `repair_completion` has to look at it.
     """
-    choices = value["choices"]
-    choice = choices[0] if len(choices) == 1 else None
-    if type(choice) is not dict or "error" in choice or choice.get("index") != 0 or "x_groq" in value:
+    try:
+        (choice,) = value["choices"]
+        message, finish, index = choice["message"], choice["finish_reason"], choice["index"]
+    except (KeyError, TypeError, ValueError):  # several choices or none, or not what a choice is
         return False
-    message, finish, usage = choice.get("message"), choice.get("finish_reason"), value.get("usage")
-    if type(message) is not dict or finish not in _PLAIN_FINISH or not message.keys() <= _PLAIN_MESSAGE:
+    if index != 0 or "error" in choice or "x_groq" in value or type(message) is not dict:
+        return False
+    if finish not in _PLAIN_FINISH or not _PLAIN_MESSAGE.issuperset(message):
         return False
     content = message.get("content")
     if type(content) is not str or message.get("role") != "assistant":
         return False
-    if usage and isinstance(usage, dict):
+    usage = value.get("usage")
+    if usage and type(usage) is dict:
         if not _ODD_USAGE.isdisjoint(usage):
             return False
         note_usage(summary, usage)

@@ -34,7 +34,7 @@ class OpenAICodec:
         "_decoder",
         "_failed",
         "_schema",
-        "_source",
+        "_secrets",
         "_speaks_functions",
         "_stream",
         "_texts",
@@ -47,9 +47,8 @@ class OpenAICodec:
         self,
         wire: WireRequest,
         losses: Sequence[Loss],
-        *,
         answers_as: str,
-        created: int,
+        created: float,
         secrets: Sequence[Secret] = (),
         speaks_functions: bool = False,
         schema: dict[str, Any] | None = None,
@@ -59,13 +58,20 @@ class OpenAICodec:
         self.summary = Summary()
         self._answers_as = answers_as
         self._created = created
-        self._source = Source(wire.backend, secrets)
+        self._secrets = secrets
         self._failed: UpstreamError | None = None  # what the next call has to tell
         self._schema = schema
         self._speaks_functions = speaks_functions
-        self._texts: dict[int, str] = {}  # of each choice, where they are held to a schema
+        self._texts: dict[int, str]  # of each choice, where they are held to a schema
+        if schema is not None:
+            self._texts = {}
         self._decoder: SSEDecoder
         self._stream: ChunkStream | None = None  # a whole answer needs neither
+
+    @property
+    def _source(self) -> Source:
+        """Who is answering, for what is said of a failure."""
+        return Source(self.wire.backend, self._secrets)
 
     @property
     def is_done(self) -> bool:
@@ -80,7 +86,7 @@ class OpenAICodec:
     def _begin(self) -> ChunkStream:
         self._decoder = SSEDecoder()
         self._stream = stream = ChunkStream(
-            self._source, self.summary, self._answers_as, self._created, self._speaks_functions
+            self._source, self.summary, self._answers_as, int(self._created), self._speaks_functions
         )
         return stream
 
@@ -90,12 +96,12 @@ class OpenAICodec:
             value, clean = parse(content)
         except ValueError:
             raise self._source.garbage(
-                f"answered with {quote(content, self._source.secrets)}, which is no chat completion: check base_url"
+                f"answered with {quote(content, self._secrets)}, which is no chat completion: check base_url"
             ) from None
         if not isinstance(value, dict) or value.get("error") or not isinstance(value.get("choices"), list):
             if details_of(value) is not None:
                 raise self._source.error(value[0] if isinstance(value, list) else value)
-            raise self._source.garbage(f"answered with {quote(content, self._source.secrets)}: no chat completion")
+            raise self._source.garbage(f"answered with {quote(content, self._secrets)}: no chat completion")
         given_id, given_model = value.get("id"), value.get("model")
         self.summary.model = given_model or None
         self.summary.upstream_id = given_id or None
@@ -111,7 +117,7 @@ class OpenAICodec:
         if not given_id or not value.get("created") or value.get("object") != "chat.completion":
             value["id"] = given_id or f"chatcmpl-{self.wire.request_id}"
             value["object"] = "chat.completion"
-            value["created"] = value.get("created") or self._created
+            value["created"] = value.get("created") or int(self._created)
             raw = None
         if given_model != self._answers_as:
             if raw is not None:
@@ -207,7 +213,7 @@ class OpenAICodec:
 
     def fail(self, status: int, headers: Headers, content: bytes) -> UpstreamError:
         """The failure that an answer with an error status means."""
-        return from_answer(status, headers, content, backend=self._source.backend, secrets=self._source.secrets)
+        return from_answer(status, headers, content, backend=self.wire.backend, secrets=self._secrets)
 
     def _cut_short(self) -> UpstreamProtocolError:
         return self._source.garbage("broke its stream off: no finish reason and no [DONE] came")

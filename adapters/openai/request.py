@@ -18,7 +18,7 @@ from gw.adapters.openai.messages import MessageRepairs
 from gw.chat_parts import with_tools
 from gw.document import Document
 from gw.errors import InvalidRequest
-from gw.json_splice import append_members, has_duplicates, replace_member
+from gw.json_splice import SCAN_LIMIT, append_members, has_duplicates, replace_member
 from gw.message import Loss
 
 GATEWAY_FIELDS = frozenset({"backend", "session_id", "working_directory", "cli_tools"})  # ours, not the provider's
@@ -41,24 +41,25 @@ class Encoder:
         self._heeded = _heeded(dialect)
 
     def encode(
-        self, document: Document, model: str, *, stream: bool, is_emulated: bool = False
+        self, document: Document, model: str, stream: bool, is_emulated: bool, is_plain: bool
     ) -> tuple[bytes, list[Loss]]:
         """The body to send, and what of the request it does not carry.
 
         `is_emulated`: the client speaks `functions`, which this provider does not know, and is given tools for them.
+        `is_plain`: there is nothing in the messages that any provider takes otherwise (`are_plain`).
         Raises InvalidRequest for what the provider cannot do at all, and for values that JSON cannot hold.
         """
-        dialect = self._dialect
-        chat = document.peek()
+        dialect, chat = self._dialect, document.peek()
         if is_emulated:
             chat = {**with_tools(chat), "parallel_tool_calls": False}  # the client can read one call only
         changes: dict[str, Any] = {}
         losses: list[Loss] = []
         if not self._heeded.isdisjoint(chat) or (dialect.limit == "by_model" and _reasons(model)):
             _repair(chat, dialect, model, changes, losses)
-        messages = self._messages.of(changes.get("messages") or chat.get("messages"), losses)
-        if messages is not None:
-            changes["messages"] = messages
+        if not is_plain:
+            messages = self._messages.of(changes.get("messages") or chat.get("messages"), losses)
+            if messages is not None:
+                changes["messages"] = messages
         if is_emulated:
             losses.append(Loss("/functions", "emulated", f"{dialect.name} knows tools only"))
         if bool(chat.get("stream")) is not stream:
@@ -80,19 +81,26 @@ class Encoder:
 
 
 def _spliced(raw: bytes, chat: dict[str, Any], dialect: Dialect, model: str, stream: bool) -> bytes | None:
-    """The client's bytes with another model name and the question for usage; None where splicing is not safe."""
-    if has_duplicates(raw, chat):  # what is sent is what was checked, and nothing that stood beside it
-        return None
-    members: dict[str, Any] = {}
-    if stream and dialect.usage_option:
-        options = chat.get("stream_options")
-        if options is None and "stream_options" not in chat:
-            members["stream_options"] = _ALWAYS_ASKED
-        elif not isinstance(options, dict) or options.get("include_usage") is not True:
+    """The client's bytes with another model name and the question for usage; None where splicing is not safe or slower.
+
+    What is sent is what was checked, and nothing that stood beside it under the same name.
+    """
+    asks = not stream or not dialect.usage_option
+    if not asks and "stream_options" in chat:
+        options = chat["stream_options"]
+        if not isinstance(options, dict) or options.get("include_usage") is not True:
             return None
+        asks = True
+    written = orjson.dumps(chat) if len(raw) <= SCAN_LIMIT else None
+    is_canonical = written == raw  # as most SDKs write it
+    if not is_canonical and has_duplicates(raw, chat, written):
+        return None
+    members: dict[str, Any] = {} if asks else {"stream_options": _ALWAYS_ASKED}
     if "model" not in chat:
         members["model"] = model
     elif chat["model"] != model:
+        if is_canonical:  # written anew it is the same but for the name, and sooner than that is found in it
+            return None
         replaced = replace_member(raw, b"model", orjson.dumps(model))
         if replaced is None:
             return None
