@@ -7,8 +7,8 @@ it, and goes to the backend and the folder where it was.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-import uuid
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -85,10 +85,10 @@ class Sessions:
     def begin(self, request: Request) -> bool:
         """Give an exchange that names no session a new one. False where it names one: it has to `enter`."""
         exchange = request.exchange
-        if not self.is_enabled or request.document is None:
+        if self._kept is None or request.document is None:
             return True
         if exchange.session_id is None:
-            exchange.session_id = str(uuid.uuid4())
+            exchange.session_id = new_id()
             return True
         return request.document.peek().get("session_id") is None  # else it is that of a try before this one
 
@@ -289,6 +289,15 @@ class Sessions:
             return await reading
         except CannotWrite as error:
             raise Unavailable(f"sessions cannot be read just now: {error}") from error
+
+
+def new_id() -> str:
+    """A random UUID (RFC 9562, version 4) as text, written out: `uuid.uuid4` takes three times as long."""
+    digits = os.urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[12:15]}-{_VARIANT[digits[15]]}{digits[16:19]}-{digits[20:]}"
+
+
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))  # the digit whose upper bits are 10
 
 
 def not_found(session_id: str) -> NotFound:
