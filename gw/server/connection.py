@@ -140,15 +140,7 @@ class Connection(Wire):
         self.stage = "none"
         self._waiting = ""
         self.deadline = inf
-        request = Request(
-            method=parsed.method,
-            path=parsed.path,
-            query=parsed.query,
-            headers=headers,
-            client=self.address,
-            id=request_id,
-            body=body,
-        )
+        request = Request(parsed.method, parsed.path, parsed.query, headers, self.address, request_id, body)
         self.task = self._loop.create_task(self._exchange(request))
 
     def _wait_for_head(self) -> None:
