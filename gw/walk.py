@@ -69,6 +69,10 @@ class Walk:
             attempt.document = Document(self._raw)
         return attempt
 
+    def ask(self, candidate: Candidate) -> Awaitable[Response]:
+        """The candidate's answer."""
+        return self.call_next(self.attempt(candidate))
+
     @property
     def has_one_choice(self) -> bool:
         """Whether one answer is asked for, not several beside each other."""

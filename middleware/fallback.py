@@ -77,6 +77,8 @@ class Fallback:
         self._clock = clock
 
     async def __call__(self, request: Request, call_next: Handler) -> Response:
+        if self._holds_back:
+            call_next = _held_back(call_next)
         walk = Walk(request, call_next, deadline_of(request, self._clock), self._latencies)
         self._budget.count()
         if self._hedge is not None:
@@ -97,7 +99,7 @@ class Fallback:
                 while asks:
                     try:
                         if is_plain:
-                            response = await self._call(walk, walk.attempt(candidate))
+                            response = await walk.ask(candidate)
                         else:
                             response = await self._try(walk, candidate)
                     except GatewayError as error:
@@ -169,9 +171,9 @@ class Fallback:
             seconds = walk.seconds_for(walk.position)
             if seconds is None:
                 raise walk.out_of_time()
-            return await walk.within(seconds, self._call(walk, walk.attempt(candidate)))
+            return await walk.within(seconds, walk.ask(candidate))
         delay = self._hedges_after(walk, candidate.backend)
-        work = self._call(walk, walk.attempt(candidate))
+        work = walk.ask(candidate)
         if delay is None:
             return await work
         exchange, backend = walk.request.exchange, candidate.backend
@@ -182,16 +184,6 @@ class Fallback:
             if attempt.backend == backend.name and isinstance(attempt.error, GatewayError):
                 self._breaker.failed(backend, attempt.error, is_last=False)
         walk.position += is_second
-        return response
-
-    def _call(self, walk: Walk, attempt: Request) -> Awaitable[Response]:
-        return self._held_back(walk, attempt) if self._holds_back else walk.call_next(attempt)
-
-    @staticmethod
-    async def _held_back(walk: Walk, attempt: Request) -> Response:
-        response = await walk.call_next(attempt)
-        if isinstance(response.content, Stream):
-            response.content = await _whole(response.content)
         return response
 
     def _answered(self, walk: Walk, response: Response) -> Response:
@@ -232,9 +224,7 @@ class Fallback:
             self._latencies[attempt.backend, exchange.stream].add(until - attempt.started)
 
     def _successor(self, walk: Walk, answering: Candidate) -> Successor:
-        return Successor(
-            walk, answering, self._call, breaker=self._breaker, backends=self._backends, listed=self._continues
-        )
+        return Successor(walk, answering, breaker=self._breaker, backends=self._backends, listed=self._continues)
 
     # --- hedging ------------------------------------------------------------------------------------------------
 
@@ -255,15 +245,26 @@ class Fallback:
 
     async def _hedged(self, walk: Walk, candidate: Candidate) -> Response:
         try:
-            return await self._call(walk, walk.attempt(candidate))
+            return await walk.ask(candidate)
         except GatewayError as error:
             self._breaker.failed(candidate.backend, error, is_last=False)
             walk.rivals[candidate.backend.name] = error
             raise
 
 
+def _held_back(call_next: Handler) -> Handler:
+    """The same, with each answer read to its end before anything of it is passed on."""
+
+    async def call(attempt: Request) -> Response:
+        response = await call_next(attempt)
+        if isinstance(response.content, Stream):
+            response.content = await _whole(response.content)
+        return response
+
+    return call
+
+
 async def _whole(stream: Stream) -> ListStream:
-    """The stream, read to its end before anything of it is passed on."""
     chunks: list[Chunk] = []
     try:
         while more := await stream.read():
