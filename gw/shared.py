@@ -33,7 +33,7 @@ Kind = Literal["cells", "gauges", "counters"]
 _KINDS: tuple[Kind, ...] = ("cells", "gauges", "counters")
 
 Figures: TypeAlias = "memoryview[float] | list[float]"
-"""An array of float64: in memory that is shared, or where there is only one worker a list, a third of the price."""
+"""An array of float64: in memory that is shared, or where there is only one worker a list: half the price."""
 
 
 class Cells:
