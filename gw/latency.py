@@ -12,14 +12,11 @@ ENOUGH = 16  # below, a quantile says nothing
 class Latency:
     """The last samples, in seconds."""
 
-    __slots__ = ("_samples",)
+    __slots__ = ("_samples", "add")
 
     def __init__(self) -> None:
         self._samples: deque[float] = deque(maxlen=KEPT)
-
-    def add(self, seconds: float) -> None:
-        """One more; the oldest is forgotten."""
-        self._samples.append(seconds)
+        self.add = self._samples.append  # one more; the oldest is forgotten
 
     @property
     def fastest(self) -> float:

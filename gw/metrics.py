@@ -99,9 +99,10 @@ class Metrics:
         self._timer: asyncio.TimerHandle | None = None
         self._lag: LoopLag | None = None
         # The rows that every request or attempt of a kind adds to, found with one look-up.
-        self._of_request: dict[tuple[str, str, int], tuple[Row[float], Row[float], Row[float]]] = {}
-        self._of_attempt: dict[tuple[str, str], tuple[Row[float], Row[float]]] = {}
-        self._of_tokens: dict[tuple[str, str], Sequence[Row[float]]] = {}
+        self._of_request: dict[tuple[str, str, int], tuple[Row, Row, Row]] = {}
+        self._of_attempt: dict[tuple[str, str], tuple[Row, Row]] = {}
+        self._of_tokens: dict[tuple[str, str], Sequence[Row]] = {}
+        self._of_cost: dict[Labels, Row] = {}
         for family in FAMILIES:
             self.declare(family)
         self.watch("gw_uptime_seconds", "Since the start", self.uptime, kind="gauge", over_workers="max")
@@ -178,7 +179,7 @@ class Metrics:
         backend = attempts[-1].backend if attempts else NONE
         key = exchange.operation, backend, exchange.status
         total, durations, first_contents = self._of_request.get(key) or self._request_rows(*key)
-        total[0] += 1
+        total[0] += 1.0
         ended = exchange.ended if exchange.ended is not None else self._clock()
         _observe(durations, ended - exchange.started)
         if exchange.first_content is not None:
@@ -194,7 +195,7 @@ class Metrics:
         backend, summary = attempt.backend, attempt.summary
         key = backend, "ok" if attempt.error is None else outcome_of(attempt.error)
         total, durations = self._of_attempt.get(key) or self._attempt_rows(*key)
-        total[0] += 1
+        total[0] += 1.0
         if attempt.ended is not None:
             _observe(durations, attempt.ended - attempt.started)
         if attempt.queue_wait is not None:
@@ -217,11 +218,15 @@ class Metrics:
                 rows[3][0] += usage.cache_written
             if usage.reasoning > 0:
                 rows[4][0] += usage.reasoning
-        if summary.cost_usd is not None and summary.cost_usd > 0:
-            source = summary.cost_source or NONE
-            self.inc("gw_cost_usd_total", (backend, model, source), summary.cost_usd)
+        cost = summary.cost_usd
+        if cost is not None and cost > 0:
+            spent = backend, model, summary.cost_source or NONE
+            row = self._of_cost.get(spent)
+            if row is None:
+                row = self._of_cost[spent] = self._series.row("gw_cost_usd_total", spent)
+            row[0] += cost
 
-    def _request_rows(self, operation: str, backend: str, status: int) -> tuple[Row[float], Row[float], Row[float]]:
+    def _request_rows(self, operation: str, backend: str, status: int) -> tuple[Row, Row, Row]:
         of_kind = operation or NONE, backend
         rows = self._of_request[operation, backend, status] = (
             self._series.row("gw_requests_total", (*of_kind, str(status))),
@@ -230,14 +235,14 @@ class Metrics:
         )
         return rows
 
-    def _attempt_rows(self, backend: str, outcome: str) -> tuple[Row[float], Row[float]]:
+    def _attempt_rows(self, backend: str, outcome: str) -> tuple[Row, Row]:
         rows = self._of_attempt[backend, outcome] = (
             self._series.row("gw_attempts_total", (backend, outcome)),
             self._series.row("gw_attempt_duration_seconds", (backend,)),
         )
         return rows
 
-    def _token_rows(self, backend: str, model: str) -> Sequence[Row[float]]:
+    def _token_rows(self, backend: str, model: str) -> Sequence[Row]:
         kinds = ("input", "output", "cached", "cache_written", "reasoning")
         row = self._series.row
         rows = self._of_tokens[backend, model] = tuple(row("gw_tokens_total", (backend, model, kind)) for kind in kinds)
@@ -300,11 +305,11 @@ class Metrics:
         return [((), [over(row[0] for row in watched.rows.rows)])]
 
 
-def _observe(row: Row[float], seconds: float) -> None:
+def _observe(row: Row, seconds: float) -> None:
     """Add to one of the histograms over SECONDS."""
     if seconds < 0.0:
         seconds = 0.0
-    row[bisect_left(SECONDS, seconds)] += 1
+    row[bisect_left(SECONDS, seconds)] += 1.0
     row[_SUM] += seconds
 
 

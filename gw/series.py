@@ -9,10 +9,10 @@ from typing import Literal
 import orjson
 
 from gw.exposition import Kind
-from gw.shared import Shared
+from gw.shared import Figures, Shared
 
 Labels = tuple[str, ...]
-Row = memoryview  # of float64: one figure, or a histogram's counts (the last is +Inf) and its sum
+Row = Figures  # one figure, or a histogram's counts (the last is +Inf) and its sum
 
 OTHER = "other"
 MAX_SERIES = 2000  # of one metric; whatever comes after is counted under "other"
@@ -50,7 +50,7 @@ class SeriesTable:
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._families: dict[str, Family] = {}
-        self._own: dict[str, dict[Labels, Row[float]]] = {}
+        self._own: dict[str, dict[Labels, Row]] = {}
         self._made: dict[str, dict[tuple[int, Labels], str]] = {}  # by whomever: (size, labels) -> name of the row
         self._learned = 0  # how many of the shared names have been read
         self._full: set[str] = set()  # metrics that take no more series
@@ -68,12 +68,12 @@ class SeriesTable:
             series_name(family, other), family.size
         ).own
 
-    def row(self, name: str, labels: Labels) -> Row[float]:
+    def row(self, name: str, labels: Labels) -> Row:
         """This worker's row of a series; that of "other" where there are too many. KeyError for an unknown metric."""
         row = self._own[name].get(labels)
         return self._make(self._families[name], labels) if row is None else row
 
-    def _make(self, family: Family, labels: Labels) -> Row[float]:
+    def _make(self, family: Family, labels: Labels) -> Row:
         own, name = self._own[family.name], family.name
         if name not in self._full:
             self._learn()

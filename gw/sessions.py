@@ -85,10 +85,10 @@ class Sessions:
     def begin(self, request: Request) -> bool:
         """Give an exchange that names no session a new one. False where it names one: it has to `enter`."""
         exchange = request.exchange
-        if not self.is_enabled or request.document is None:
+        if self._kept is None or request.document is None:
             return True
         if exchange.session_id is None:
-            exchange.session_id = new_id(self._wall_clock())
+            exchange.session_id = new_id(exchange.timestamp)
             return True
         return request.document.peek().get("session_id") is None  # else it is that of a try before this one
 
@@ -297,8 +297,11 @@ def new_id(now: float) -> str:
     In the order of time, because the log keeps an index by session: with a wholly random id (version 4) each row
     rewrites a page of that index that no other row of its batch needs, which was half of what the log's thread cost.
     """
-    stamp, dice = f"{int(now * 1000):012x}", os.urandom(10).hex()
-    return f"{stamp[:8]}-{stamp[8:]}-7{dice[:3]}-{'89ab'[int(dice[3], 16) & 3]}{dice[4:7]}-{dice[7:19]}"
+    digits = (int(now * 1000).to_bytes(6) + os.urandom(10)).hex()
+    return f"{digits[:8]}-{digits[8:12]}-7{digits[13:16]}-{_VARIANT[digits[16]]}{digits[17:20]}-{digits[20:]}"
+
+
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))  # the digit whose upper bits are 10
 
 
 def not_found(session_id: str) -> NotFound:

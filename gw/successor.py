@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 
 from gw.backend import Backends
 from gw.breaker import Breaker
@@ -10,7 +10,7 @@ from gw.continuation import Next, with_prefix
 from gw.document import Document
 from gw.errors import ClientGone, GatewayError
 from gw.estimate import account, total_usage
-from gw.message import Candidate, Request, Response
+from gw.message import Candidate, Response
 from gw.outcome import is_client_gone
 from gw.stream import Stream
 from gw.walk import Walk
@@ -21,13 +21,12 @@ CONTINUES = "gw.continues"  # the attribute of an exchange whose stream broke an
 class Successor:
     """Asks on for one stream, each backend once, and remembers who answered last. A `gw.continuation.AskOn`."""
 
-    __slots__ = ("_asked", "_backends", "_breaker", "_call", "_failed", "_listed", "_walk")
+    __slots__ = ("_asked", "_backends", "_breaker", "_failed", "_listed", "_walk")
 
     def __init__(
         self,
         walk: Walk,
         answering: Candidate,
-        call: Callable[[Walk, Request], Awaitable[Response]],
         *,
         breaker: Breaker,
         backends: Backends,
@@ -37,7 +36,6 @@ class Successor:
         self._asked: set[str] = set()
         self._backends = backends
         self._breaker = breaker
-        self._call = call
         self._failed = answering
         self._listed = listed
         self._walk = walk
@@ -90,4 +88,4 @@ class Successor:
         attempt = self._walk.attempt(candidate)
         assert attempt.document is not None, "the body is read before fallback"
         attempt.document = Document(value=with_prefix(attempt.document.peek(), text))
-        return await self._call(self._walk, attempt)
+        return await self._walk.call_next(attempt)

@@ -33,7 +33,10 @@ class Walk:
         "deadline",
         "failures",
         "judged",
+        "keys_given_up",
+        "position",
         "request",
+        "retries",
         "rivals",
     )
 
@@ -47,15 +50,28 @@ class Walk:
         self.deadline = deadline
         self.failures: list[GatewayError] = []
         self.judged: Attempt | None = None  # the breaker knows already how its stream broke
+        self.keys_given_up = 0  # of the candidate that is asked
+        self.position = 0  # of the candidate that is asked, or has answered
         self.request = request
+        self.retries = 0  # of the candidate that is asked
         self.rivals: dict[str, GatewayError] = {}  # how those failed that were asked beside another one
+
+    def go_to(self, position: int) -> None:
+        """Another candidate is asked from now on."""
+        self.position = position
+        self.keys_given_up = self.retries = 0
 
     def attempt(self, candidate: Candidate) -> Request:
         """The request as one candidate is asked it."""
-        attempt = self.request.replace(candidates=(candidate,))
+        attempt = self.request.copy()
+        attempt.candidates = (candidate,)
         if self.request.exchange.attempts:
             attempt.document = Document(self._raw)
         return attempt
+
+    def ask(self, candidate: Candidate) -> Awaitable[Response]:
+        """The candidate's answer."""
+        return self.call_next(self.attempt(candidate))
 
     @property
     def has_one_choice(self) -> bool:

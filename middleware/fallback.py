@@ -14,14 +14,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Literal
 
-from gw.backend import Backends
+from gw.backend import Backend, Backends
 from gw.breaker import Breaker
 from gw.continuation import Continued
 from gw.deadline import DeadlinePassed, TimedStream, deadline_of
 from gw.document import Chunk
 from gw.errors import GatewayError, can_fall_back
 from gw.hedge import Hedge, first_content
-from gw.message import Candidate, Exchange, Request, Response
+from gw.message import Attempt, Candidate, Exchange, Request, Response
 from gw.outcome import is_client_gone
 from gw.pipeline import Handler
 from gw.retry import Budget, Retries, Share
@@ -66,7 +66,7 @@ class Fallback:
         self._retries = Retries(retries, backoff, retry_after_max)
         self._budget = Budget(retry_budget or Share(), clock)
         self._breaker = breaker or Breaker()
-        self._commit = commit
+        self._holds_back = commit == "complete"
         self._continues = frozenset(continues or ())
         self._goes_on = after_content == "continue"
         self._goes_on_of = {name: chosen == "continue" for name, chosen in (after_content_of or {}).items()}
@@ -77,32 +77,47 @@ class Fallback:
         self._clock = clock
 
     async def __call__(self, request: Request, call_next: Handler) -> Response:
+        if self._holds_back:
+            call_next = _held_back(call_next)
         walk = Walk(request, call_next, deadline_of(request, self._clock), self._latencies)
         self._budget.count()
         if self._hedge is not None:
             self._hedge.count()
-        candidates = request.candidates
-        for position, candidate in enumerate(candidates):
+        for position, candidate in enumerate(walk.candidates):
             if walk.failures and walk.is_too_small(candidate.backend):
                 continue
             admission = self._breaker.admit(candidate.backend)
             if admission == "open" or (admission == "busy" and walk.later(position)):
                 walk.failures.append(cooling(candidate.backend))
                 continue
+            if position:
+                walk.go_to(position)
+            is_plain = walk.deadline is None and (self._hedge is None or bool(walk.failures))
             try:
-                response = await self._ask(walk, position)
+                # All of it in this frame: hardly any request comes back to the head of the loop.
+                asks = not walk.rivals or await self._may_ask(walk, candidate)
+                while asks:
+                    try:
+                        if is_plain:
+                            response = await walk.ask(candidate)
+                        else:
+                            response = await self._try(walk, candidate)
+                    except GatewayError as error:
+                        asks = await self._asks_again(walk, candidate, error)
+                    else:
+                        return self._answered(walk, response)
             finally:
                 if admission == "probe":
                     self._breaker.release(candidate.backend)
-            if response is not None:
-                return response
         raise walk.verdict()
 
     def ended(self, exchange: Exchange) -> None:
         """A stream that broke after its first content, or went well, is known only now."""
         walk: Walk | None = exchange.attributes.pop(PASSED_ON, None)
+        if walk is None:
+            return
         attempt = exchange.attempt
-        if walk is None or attempt is None or attempt.first_content is None or attempt is walk.judged:
+        if attempt is None or attempt.first_content is None or attempt is walk.judged:
             return
         backend = self._backends.get(attempt.backend)
         if backend is None or is_client_gone(attempt.error) or isinstance(attempt.error, DeadlinePassed):
@@ -114,127 +129,112 @@ class Fallback:
 
     # --- one candidate ------------------------------------------------------------------------------------------
 
-    async def _ask(self, walk: Walk, position: int) -> Response | None:
-        """The candidate's answer, by as many tries as it may have; None where the next one is to be asked."""
-        candidate = walk.candidates[position]
-        backend = candidate.backend
-        spare_keys = len(backend.keys) - 1
-        is_plain = walk.deadline is None and (self._hedge is None or bool(walk.failures))
-        retry = 0
-        if failure := walk.rivals.get(backend.name):  # it was asked beside another one, and failed
-            walk.failed(backend, failure)
-            if not await self._waits(walk, position, failure, retry):
-                return None
-            retry += 1
-        while True:
-            try:
-                if is_plain:
-                    response, answered = await self._call(walk, walk.attempt(candidate)), position
-                else:
-                    response, answered = await self._try(walk, position)
-            except GatewayError as error:
-                if spare_keys > 0 and error.fault in _OF_A_KEY and backend.has_spare_key:
-                    spare_keys -= 1
-                    walk.failures.append(error)
-                    continue
-                if not isinstance(error, DeadlinePassed):
-                    self._breaker.failed(backend, error, is_last=walk.is_last_awake(backend))
-                if not can_fall_back(error) and not (self._routes_around_filters and error.fault == "content_filter"):
-                    raise
-                walk.failed(backend, error)
-                if not await self._waits(walk, position, error, retry):
-                    return None
-                retry += 1
-            else:
-                return self._answered(walk, response, answered)
+    async def _may_ask(self, walk: Walk, candidate: Candidate) -> bool:
+        """Whether it is to be asked, now that it may have been asked beside another one, and failed."""
+        failure = walk.rivals.get(candidate.backend.name)
+        if failure is None:
+            return True
+        walk.failed(candidate.backend, failure)
+        return await self._waits(walk, candidate.backend, failure)
 
-    async def _waits(self, walk: Walk, position: int, error: GatewayError, retry: int) -> bool:
+    async def _asks_again(self, walk: Walk, candidate: Candidate, error: GatewayError) -> bool:
+        """Whether the same one is to be asked after this failure, and when: it returns then. False: the next one is.
+
+        Raises the failure where nobody else is to be asked either.
+        """
+        backend = candidate.backend
+        if error.fault in _OF_A_KEY and walk.keys_given_up < len(backend.keys) - 1 and backend.has_spare_key:
+            walk.keys_given_up += 1
+            walk.failures.append(error)
+            return True
+        if not isinstance(error, DeadlinePassed):
+            self._breaker.failed(backend, error, is_last=walk.is_last_awake(backend))
+        if not can_fall_back(error) and not (self._routes_around_filters and error.fault == "content_filter"):
+            raise error
+        walk.failed(backend, error)
+        return await self._waits(walk, backend, error)
+
+    async def _waits(self, walk: Walk, backend: Backend, error: GatewayError) -> bool:
         """Wait until the same backend may be asked again after this failure; False where it is not to be."""
-        backend = walk.candidates[position].backend
-        pause = self._retries.pause(error, retry, has_other=bool(walk.later(position)))
+        pause = self._retries.pause(error, walk.retries, has_other=bool(walk.later(walk.position)))
         if pause is None or (self._breaker.is_open(backend) and backend.cooling_for > pause):
             return False  # a probe is one request
         if not walk.has_time(backend, pause) or not self._budget.take():
             return False
         await self._sleep(pause)
+        walk.retries += 1
         return True
 
-    async def _try(self, walk: Walk, position: int) -> tuple[Response, int]:
-        """One attempt, or two at once: the answer, and the position of the candidate that gave it."""
-        candidate = walk.candidates[position]
+    async def _try(self, walk: Walk, candidate: Candidate) -> Response:
+        """One attempt within the client's deadline, or two at once."""
         if walk.deadline is not None:
-            seconds = walk.seconds_for(position)
+            seconds = walk.seconds_for(walk.position)
             if seconds is None:
                 raise walk.out_of_time()
-            return await walk.within(seconds, self._call(walk, walk.attempt(candidate))), position
-        delay = self._hedges_after(walk, position)
-        work = self._call(walk, walk.attempt(candidate))
+            return await walk.within(seconds, walk.ask(candidate))
+        delay = self._hedges_after(walk, candidate.backend)
+        work = walk.ask(candidate)
         if delay is None:
-            return await work, position
+            return await work
         exchange, backend = walk.request.exchange, candidate.backend
         asked_before = len(exchange.attempts)
-        second = partial(self._second, walk, position + 1)
+        second = partial(self._second, walk, walk.position + 1)
         response, is_second = await first_content(work, second, delay, exchange)
         for attempt in exchange.attempts[asked_before:]:
             if attempt.backend == backend.name and isinstance(attempt.error, GatewayError):
                 self._breaker.failed(backend, attempt.error, is_last=False)
-        return response, position + is_second
-
-    def _call(self, walk: Walk, attempt: Request) -> Awaitable[Response]:
-        return walk.call_next(attempt) if self._commit == "first_content" else self._held_back(walk, attempt)
-
-    @staticmethod
-    async def _held_back(walk: Walk, attempt: Request) -> Response:
-        response = await walk.call_next(attempt)
-        if isinstance(response.content, Stream):
-            response.content = await _whole(response.content)
+        walk.position += is_second
         return response
 
-    def _answered(self, walk: Walk, response: Response, position: int) -> Response:
+    def _answered(self, walk: Walk, response: Response) -> Response:
         exchange = walk.request.exchange
-        candidate = walk.candidates[position]
+        attempts = exchange.attempts
+        candidate = walk.candidates[walk.position]
         backend = candidate.backend
-        # A stream has only begun: a closed breaker forgets earlier failures when it has ended well.
-        if not isinstance(response.content, Stream) or not self._breaker.is_closed(backend):
+        content = response.content
+        if isinstance(content, Stream):
+            response.content = self._passed_on(walk, candidate, content)
+        else:
             self._breaker.answered(backend)
-        self._learn(exchange)
-        if position:
+        if attempts:
+            self._learn(exchange, attempts[-1])
+        if walk.position:
             exchange.degraded = True
         headers = response.headers
         headers["X-Gateway-Backend"] = backend.name
         headers["X-Gateway-Degraded"] = "true" if exchange.degraded else "false"
-        headers["X-Gateway-Attempts"] = str(len(exchange.attempts))
-        if isinstance(response.content, Stream):
-            exchange.attributes[PASSED_ON] = walk
-            if self._goes_on_of.get(backend.name, self._goes_on) and walk.has_one_choice:
-                response.content = Continued(response.content, self._successor(walk, candidate))
-            if walk.deadline is not None:
-                response.content = TimedStream(response.content, walk.deadline, exchange)
+        headers["X-Gateway-Attempts"] = str(len(attempts))
         return response
 
-    def _learn(self, exchange: Exchange) -> None:
-        attempt = exchange.attempt
-        if attempt is None:
-            return
-        is_whole = not exchange.stream or self._commit == "complete"
-        until = attempt.ended if is_whole else attempt.first_content
+    def _passed_on(self, walk: Walk, candidate: Candidate, stream: Stream) -> Stream:
+        """A stream that has begun, as the client gets it. A closed breaker waits for its end to forget failures."""
+        backend = candidate.backend
+        if not self._breaker.is_closed(backend):
+            self._breaker.answered(backend)
+        exchange = walk.request.exchange
+        exchange.attributes[PASSED_ON] = walk
+        if self._goes_on_of.get(backend.name, self._goes_on) and walk.has_one_choice:
+            stream = Continued(stream, self._successor(walk, candidate))
+        return stream if walk.deadline is None else TimedStream(stream, walk.deadline, exchange)
+
+    def _learn(self, exchange: Exchange, attempt: Attempt) -> None:
+        """How long the one that answered took."""
+        until = attempt.ended if self._holds_back or not exchange.stream else attempt.first_content
         if until is not None:
             self._latencies[attempt.backend, exchange.stream].add(until - attempt.started)
 
     def _successor(self, walk: Walk, answering: Candidate) -> Successor:
-        return Successor(
-            walk, answering, self._call, breaker=self._breaker, backends=self._backends, listed=self._continues
-        )
+        return Successor(walk, answering, breaker=self._breaker, backends=self._backends, listed=self._continues)
 
     # --- hedging ------------------------------------------------------------------------------------------------
 
-    def _hedges_after(self, walk: Walk, position: int) -> float | None:
+    def _hedges_after(self, walk: Walk, backend: Backend) -> float | None:
         """Seconds until a second backend is asked beside this one; None for never."""
-        if position + 1 >= len(walk.candidates):
+        if walk.position + 1 >= len(walk.candidates):
             return None
         if not all(self._breaker.is_closed(candidate.backend) for candidate in walk.candidates):
             return None
-        return walk.latency(walk.candidates[position].backend).p95
+        return walk.latency(backend).p95
 
     def _second(self, walk: Walk, position: int) -> Awaitable[Response] | None:
         assert self._hedge is not None
@@ -245,15 +245,26 @@ class Fallback:
 
     async def _hedged(self, walk: Walk, candidate: Candidate) -> Response:
         try:
-            return await self._call(walk, walk.attempt(candidate))
+            return await walk.ask(candidate)
         except GatewayError as error:
             self._breaker.failed(candidate.backend, error, is_last=False)
             walk.rivals[candidate.backend.name] = error
             raise
 
 
+def _held_back(call_next: Handler) -> Handler:
+    """The same, with each answer read to its end before anything of it is passed on."""
+
+    async def call(attempt: Request) -> Response:
+        response = await call_next(attempt)
+        if isinstance(response.content, Stream):
+            response.content = await _whole(response.content)
+        return response
+
+    return call
+
+
 async def _whole(stream: Stream) -> ListStream:
-    """The stream, read to its end before anything of it is passed on."""
     chunks: list[Chunk] = []
     try:
         while more := await stream.read():

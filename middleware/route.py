@@ -77,8 +77,10 @@ class Route:
             request.exchange.degraded = True
         if decision.drops_tools:
             request = _without_tools(request)
+        routed = request.copy()
+        routed.candidates = candidates
         try:
-            return await call_next(request.replace(candidates=candidates))
+            return await call_next(routed)
         except GatewayError as error:
             if not decision.without_tools or not can_fall_back(error):
                 _tell(error, request.exchange)

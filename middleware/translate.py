@@ -84,7 +84,7 @@ class Translate:
                     await content.begin()  # what its first events say of the key counts, too
                 else:
                     content = await _read_whole(wire, backend, codec, reply)
-                return Response(content, headers=told(codec.losses) if codec.losses else None, summary=codec.summary)
+                return Response(content, 200, told(codec.losses) if codec.losses else None, codec.summary)
             except UpstreamError as error:
                 backend.judge_key(ready.candidate.key, error)
                 # A token may be revoked before it expires: one fresh one is asked for, once.

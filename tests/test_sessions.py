@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from gw.errors import NotFound
 from gw.message import Principal
 from gw.request_log.conversations import Conversations, Past
-from gw.sessions import BACKEND, Sessions
+from gw.sessions import BACKEND, Sessions, new_id
 from gw.settings import SessionOptions
 from gw.shared import LocalShared
 from tests.claude_fakes import WEB, FakeClaude, until
@@ -50,6 +51,21 @@ def ask(url: str, *messages: dict[str, Any], key: str = "", **fields: Any) -> ht
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     body = {"model": "gpt-4", "messages": list(messages)} | fields
     return WEB.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=20)
+
+
+def test_the_id_of_a_session_is_its_time_and_74_random_bits() -> None:
+    ids = [new_id(1_800_000_000.5) for _ in range(1000)]
+    read = [uuid.UUID(one) for one in ids]
+    assert [str(one) for one in read] == ids
+    assert {(one.version, one.variant) for one in read} == {(7, uuid.RFC_4122)}
+    assert {one.int >> 80 for one in read} == {1_800_000_000_500}
+    random = (0xFFF << 64) | (2**62 - 1)
+    seen = [one.int & random for one in read]
+    assert len(set(seen)) == len(seen)
+    always, ever = seen[0], 0
+    for bits in seen:
+        always, ever = always & bits, ever | bits
+    assert (always, ever) == (0, random)  # each of the 74 is set in some and not in others
 
 
 def test_the_next_turn_needs_only_the_new_message(gw: Running, tmp_path: Path) -> None:
