@@ -109,11 +109,14 @@ class Chunks(Sequence[Chunk]):
         return self._chunks()[place]
 
 
-def raws(chunks: Sequence[Chunk]) -> list[bytes]:
-    """The bytes of each chunk."""
-    if type(chunks) is not Chunks:
-        return [chunk.raw for chunk in chunks]
-    return [part if isinstance(part, bytes) else part.raw for part in chunks.parts]
+def parts_of(chunks: Sequence[Chunk]) -> Sequence[bytes | Chunk]:
+    """The chunks as they are held, to be read only: those that are bytes are plain pieces of text (see `Chunks`)."""
+    return chunks.parts if type(chunks) is Chunks else chunks
+
+
+def raws(parts: Sequence[bytes | Chunk]) -> list[bytes]:
+    """The bytes of each."""
+    return [part if isinstance(part, bytes) else part.raw for part in parts]
 
 
 class Completion(Document):

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from gw.document import Chunk, Chunks
+from gw.document import Chunk, Chunks, parts_of, raws
 from gw.endpoints.late import Late
 from gw.endpoints.patience import Patient, Quiet
 from gw.errors import ClientGone, GatewayError
@@ -101,23 +101,21 @@ class EventStream:
         return b""
 
     def _pass_on(self, chunks: Sequence[Chunk]) -> bytes:
-        parts: Sequence[bytes | Chunk] = chunks
-        if type(chunks) is Chunks:
-            parts = chunks.parts
-            if chunks.is_plain and not self._finishing:
-                return _BEGIN + _BETWEEN.join(parts) + _END  # type: ignore[arg-type]
+        parts = parts_of(chunks)
+        if not self._finishing and type(chunks) is Chunks and chunks.is_plain:
+            return _BEGIN + _BETWEEN.join(parts) + _END  # type: ignore[arg-type]
         if not self._finishing:
             self._finishing = any(map(_is_finishing, parts))
         if self._finishing and not self._include_usage:
             parts = [part for part in parts if not _is_bare_usage(part)]
             if not parts:
                 return b""
-        raws = [part if isinstance(part, bytes) else part.raw for part in parts]
+        data = raws(parts)
         if self._finishing:
             if self._held is not None:
-                raws.insert(0, self._held)
-            self._held = raws.pop()
-        return _BEGIN + _BETWEEN.join(raws) + _END if raws else b""
+                data.insert(0, self._held)
+            self._held = data.pop()
+        return _BEGIN + _BETWEEN.join(data) + _END if data else b""
 
     async def _finish(self) -> bytes:
         self._is_over = True
