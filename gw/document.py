@@ -7,7 +7,8 @@ has to declare anything, and who never looks never pays.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
 
 import orjson
 
@@ -72,6 +73,50 @@ class Chunk(Document):
                 if delta.get(field):
                     return True
         return False
+
+
+class Chunks(Sequence[Chunk]):
+    """Some chunks of a stream, of which those that are plain pieces of text are bytes until somebody looks at them.
+
+    Made from bytes and chunks, in order. Bytes are the JSON of a chunk that carries text and neither a finish reason
+    nor usage, so that whoever passes such on need not search them. Whoever takes a chunk out may change it: from then
+    on all are chunks.
+    """
+
+    __slots__ = ("is_plain", "parts")
+
+    def __init__(self, parts: list[bytes | Chunk], is_plain: bool = False) -> None:
+        self.parts = parts  # to be read only
+        self.is_plain = is_plain  # every one is bytes
+
+    def _chunks(self) -> list[Chunk]:
+        chunks = [Chunk(part) if isinstance(part, bytes) else part for part in self.parts]
+        self.parts = [*chunks]
+        self.is_plain = False
+        return chunks
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return iter(self._chunks())
+
+    @overload
+    def __getitem__(self, place: int) -> Chunk: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Chunk]: ...
+    def __getitem__(self, place: int | slice) -> Chunk | list[Chunk]:
+        return self._chunks()[place]
+
+
+def parts_of(chunks: Sequence[Chunk]) -> Sequence[bytes | Chunk]:
+    """The chunks as they are held, to be read only: those that are bytes are plain pieces of text (see `Chunks`)."""
+    return chunks.parts if type(chunks) is Chunks else chunks
+
+
+def raws(parts: Sequence[bytes | Chunk]) -> list[bytes]:
+    """The bytes of each."""
+    return [part if isinstance(part, bytes) else part.raw for part in parts]
 
 
 class Completion(Document):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from gw.adapter import Codec, WireBody, WireRequest
 from gw.backend import Backend
-from gw.document import Chunk
+from gw.document import Chunk, Chunks, parts_of
 from gw.errors import ClientGone, UpstreamProtocolError
 from gw.message import Attempt
 from gw.stream import Observer, Stream, is_finished
@@ -76,14 +76,15 @@ class AnswerStream(Stream):
         self._has_begun = False
         self._is_read = False  # to its end
         self._observers: list[Observer] = []
-        self._prefix: list[Chunk] = []  # what was read ahead
+        self._prefix: list[bytes | Chunk] = []  # what was read ahead
         self._trial = trial
 
     async def begin(self) -> None:
         """Read ahead until content has arrived. Raises what breaks it before that: then it is closed."""
         while chunks := await self.read():
-            self._prefix += chunks
-            if any(chunk.has_content() for chunk in chunks):
+            parts = parts_of(chunks)
+            self._prefix += parts
+            if any(isinstance(part, bytes) or part.has_content() for part in parts):
                 break
         self._trial.has_content()
         self._has_begun = True
@@ -93,7 +94,7 @@ class AnswerStream(Stream):
         chunks: Sequence[Chunk] = ()
         if self._has_begun:
             if self._prefix:
-                chunks, self._prefix = self._prefix, []
+                chunks, self._prefix = Chunks(self._prefix), []
             else:
                 self._body.commit()  # `idle` counts from here on, and no keep-alive of the provider resets it
         try:
@@ -110,7 +111,7 @@ class AnswerStream(Stream):
                     raise not_understood(self._backend, error) from error
                 if self._is_read:
                     await self._body.aclose()
-            if not chunks and not self._has_begun and not any(map(is_finished, self._prefix)):
+            if not chunks and not self._has_begun and not any(map(is_finished, Chunks(self._prefix))):
                 raise UpstreamProtocolError("the provider ended its stream without an answer")
             if chunks:
                 for observer in self._observers:

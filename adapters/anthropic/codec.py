@@ -10,12 +10,15 @@ from gw.adapter import WireRequest
 from gw.adapters.anthropic.answer import WholeAnswer, usage_object
 from gw.adapters.anthropic.plan import Plan
 from gw.adapters.anthropic.stream import EventReader
-from gw.document import Chunk, Completion
+from gw.document import Chunk, Chunks, Completion
 from gw.errors import UpstreamError, UpstreamProtocolError
 from gw.message import Headers, Loss, Request, Summary
 from gw.provider_errors import from_answer, from_object, quote
 from gw.secret import Secret
 from gw.sse import Event, EventTooLarge, SSEDecoder
+from gw.text_events import MARK, PADDING, Template, cut
+
+_LESSONS = 8  # templates of one stream: a block of text needs one
 
 
 class AnthropicCodec:
@@ -27,10 +30,12 @@ class AnthropicCodec:
         "_decoder",
         "_failure",
         "_id",
+        "_lessons",
         "_model",
         "_plan",
         "_reader",
         "_secrets",
+        "_template",
         "_timestamp",
         "losses",
         "summary",
@@ -52,6 +57,8 @@ class AnthropicCodec:
         self._decoder = SSEDecoder()
         self._reader = EventReader(self._id, self._created, self._model, plan, self.summary)
         self._failure: UpstreamError | None = None
+        self._lessons = _LESSONS  # templates that may still be made
+        self._template: Template | None = None  # of the events with text that need no decoding
 
     @property
     def is_done(self) -> bool:
@@ -92,17 +99,62 @@ class AnthropicCodec:
         """
         if self._failure is not None:
             raise self._failure
+        if self._template is not None and not self._decoder.is_inside:
+            raw = self._template.fill_one(data)  # nearly always one event comes at a time
+            if raw is not None:
+                self._reader.count_text(self._template.characters)
+                return Chunks([raw], True)
+        parts: list[bytes | Chunk] = []
         try:
-            for event in self._decoder.feed(data):
-                self._read(event)
+            self._take(data, parts)
         except EventTooLarge as error:
             self._failure = self._garbage(str(error))
         except UpstreamError as error:
             self._failure = error
-        chunks = self._reader.taken()
-        if self._failure is not None and not chunks:
+        parts += self._reader.taken()
+        if self._failure is not None and not parts:
             raise self._failure
-        return chunks
+        return Chunks(parts)
+
+    def _take(self, data: bytes, parts: list[bytes | Chunk]) -> None:
+        """Event by event: those with text that are like the one before are not decoded."""
+        decoder, reader = self._decoder, self._reader
+        position, size = 0, len(data)
+        while position < size:
+            is_between = not decoder.is_inside
+            if is_between and self._template is not None:
+                raws = self._template.fill_run(data, position)
+                if raws is not None:
+                    parts += raws
+                    reader.count_text(self._template.characters)
+                    position = self._template.end
+                    continue
+            end = data.find(b"\n\n", position) + 2
+            if end == 1:
+                end = size
+            piece = data if end - position == size else data[position:end]
+            events = decoder.feed(piece)
+            for event in events:
+                text = self._read(event)
+                chunks = reader.taken()
+                if text and is_between and len(events) == 1 and not decoder.is_inside:
+                    self._learn(piece, text, chunks)
+                parts += chunks
+            position = end
+
+    def _learn(self, event: bytes, text: str, chunks: list[Chunk]) -> None:
+        """Remember the bytes around an event's text, and those around it in the one chunk that it became."""
+        if self._lessons == 0 or b"\\" in event:
+            return
+        self._lessons -= 1
+        around = cut(event, "text", text)
+        if len(chunks) != 1 or around is None or PADDING in event or not event.endswith(b"\n\n"):
+            return
+        (chunk,) = chunks
+        (choice,) = chunk.peek()["choices"]
+        marked = {**chunk.peek(), "choices": [{**choice, "delta": {"content": MARK}}]}
+        # Escapes go out as orjson writes them.
+        self._template = Template(*around, orjson.dumps(marked).split(MARK.encode()), takes_escapes=False)
 
     def finish(self) -> Sequence[Chunk]:
         """The last chunks; UpstreamProtocolError where the stream was cut before `message_stop`."""
@@ -119,9 +171,10 @@ class AnthropicCodec:
         self.summary.upstream_id = headers.get("request-id") or None
         return from_answer(status, headers, content, backend=self._backend, secrets=self._secrets, now=self._timestamp)
 
-    def _read(self, event: Event) -> None:
+    def _read(self, event: Event) -> str:
+        """Take in one event; the text where it is nothing but a piece of that."""
         if event.data == b"[DONE]":  # Claude does not send it; a gateway in between may
-            return
+            return ""
         try:
             value = orjson.loads(event.data)
         except orjson.JSONDecodeError:
@@ -129,18 +182,19 @@ class AnthropicCodec:
         if isinstance(value, list):  # Google wraps its errors
             value = value[0] if value else None
         if not isinstance(value, dict):
-            return
+            return ""
         if value.get("type") == "error" or event.name == "error" or value.get("error"):
             raise from_object(value, backend=self._backend, secrets=self._secrets)
         try:
             if value.get("type") == "message" and isinstance(value.get("content"), list):
                 self._reader.read_whole(value)
             else:
-                self._reader.read(value)
+                return self._reader.read(value)
         except UpstreamProtocolError as error:
             raise self._garbage(error.message) from None
         except (AttributeError, TypeError):  # a field of a type that the API does not have
             raise self._garbage(f"an event of a strange shape: {quote(event.data, self._secrets)}") from None
+        return ""
 
     def _garbage(self, what: str) -> UpstreamProtocolError:
         return UpstreamProtocolError(f'backend "{self._backend}" sent {what}', upstream_status=200)

@@ -96,11 +96,24 @@ class EventReader:
         self._is_started = False
         self.is_complete = False
 
-    def read(self, event: dict[str, Any]) -> None:
-        """Take in one event; its chunks are what `taken` returns next. An unknown event means nothing."""
+    def read(self, event: dict[str, Any]) -> str:
+        """Take in one event; its chunks are what `taken` returns next. An unknown event means nothing.
+
+        The text where the event is nothing but a piece of that, and the next ones like it may be counted only.
+        """
         handler = _HANDLERS.get(event.get("type", ""))
         if handler is not None:
             handler(self, event)
+            if handler is EventReader._delta and self._plan.strict_schema is None:
+                delta = event.get("delta") or {}
+                if delta.get("type") == "text_delta":
+                    return delta.get("text") or ""
+        return ""
+
+    def count_text(self, characters: int) -> None:
+        """A piece of text, or several, went by that were not read."""
+        self._text_length += characters
+        self._summary.output_characters += characters
 
     def read_whole(self, message: dict[str, Any]) -> None:
         """Take in a message that came in one piece although a stream was asked for, as the events it stands for."""

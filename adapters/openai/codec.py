@@ -11,7 +11,7 @@ from gw.adapter import WireRequest
 from gw.adapters.openai.answers import Source, note_plain, repair_completion, with_function_call
 from gw.adapters.openai.reading import parse
 from gw.adapters.openai.stream import ChunkStream
-from gw.document import Chunk, Completion
+from gw.document import Chunk, Chunks, Completion
 from gw.errors import UpstreamError, UpstreamProtocolError
 from gw.json_splice import replace_member
 from gw.message import Headers, Loss, Summary
@@ -133,18 +133,31 @@ class OpenAICodec:
         if self._failed is not None:
             raise self._failed
         stream = self._stream or self._begin()
-        chunks: list[Chunk] = []
+        if stream.templates and self._schema is None and not self._decoder.is_inside:
+            # Nearly always one event comes at a time, and is like the one before.
+            template = stream.templates[0]
+            raw = template.fill_one(data)
+            if raw is not None:
+                self.summary.output_characters += template.characters
+                stream.filled += 1
+                return Chunks([raw], True)
+        parts: list[bytes | Chunk] = []
+        filled = stream.filled
+        chunks: Sequence[Chunk]
         try:
-            self._read(stream, data, chunks)
+            self._read(stream, data, parts)
         except EventTooLarge as error:
             raise self._source.garbage(f"sent too much: {error}") from error
         except UpstreamError as error:
+            chunks = Chunks(parts)
             if not any(chunk.has_content() for chunk in chunks):
                 raise
             self._failed = error
+        else:
+            chunks = Chunks(parts, is_plain=stream.filled - filled == len(parts))
         return chunks if self._schema is None else self._held_to_schema(chunks)
 
-    def _held_to_schema(self, chunks: list[Chunk]) -> list[Chunk]:
+    def _held_to_schema(self, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
         """Those before the end of an answer that does not fit; the next call tells of it."""
         for place, chunk in enumerate(chunks):
             for choice in chunk.peek().get("choices") or ():
@@ -164,7 +177,7 @@ class OpenAICodec:
             return None
         return self._source.garbage(f"gave an answer that does not fit the schema asked for with strict: {problem}")
 
-    def _read(self, stream: ChunkStream, data: bytes, chunks: list[Chunk]) -> None:
+    def _read(self, stream: ChunkStream, data: bytes, parts: list[bytes | Chunk]) -> None:
         """Event by event: those that fit a template are not decoded, not even cut out of the piece."""
         decoder, summary = self._decoder, self.summary
         position, size = 0, len(data)
@@ -175,7 +188,7 @@ class OpenAICodec:
                     if raws is not None:
                         break
                 if raws is not None:
-                    chunks += map(Chunk, raws)
+                    parts += raws
                     summary.output_characters += template.characters
                     stream.filled += len(raws)
                     position = template.end
@@ -185,7 +198,7 @@ class OpenAICodec:
             if end == 1:
                 end = size
             for name, payload in decoder.feed(data if end - position == size else data[position:end]):
-                chunks += stream.read(name, payload)
+                parts += stream.read(name, payload)
             position = end
 
     def finish(self) -> Sequence[Chunk]:
@@ -205,11 +218,12 @@ class OpenAICodec:
         if not stream.is_complete:
             raise self._cut_short()
         chunks += stream.close()
-        if self._schema is not None:
-            chunks = self._held_to_schema(chunks)
-            if self._failed is not None and not chunks:
-                raise self._failed
-        return chunks
+        if self._schema is None:
+            return chunks
+        held = self._held_to_schema(chunks)
+        if self._failed is not None and not held:
+            raise self._failed
+        return held
 
     def fail(self, status: int, headers: Headers, content: bytes) -> UpstreamError:
         """The failure that an answer with an error status means."""

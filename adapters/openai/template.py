@@ -1,130 +1,16 @@
-"""The short way through a stream: a chunk that differs from the last one only in its text is not decoded at all.
-
-Nearly all chunks of a stream are the same bytes around another piece of text. `learn` takes one of them apart, before
-and after the repairs; `fill` recognises the next ones by those very bytes and writes the new text into the repaired
-ones. Exact or not at all: everything outside the text must be equal, and the text must be one valid JSON string.
-"""
+"""What the short way through OpenAI's streams learns from an event that was decoded (see `gw.text_events`)."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import orjson
 
-# A JSON string's content up to and with its closing quote: no control characters, no lone surrogates.
-_STRING = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))*+"').match
-# The same without the quote, for texts that are joined by line feeds, which no string may hold.
-_TEXTS = re.compile(rb'(?:[^"\\\x00-\x09\x0b-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))*+').fullmatch
-_MARK = "gw-text-2b1f9c"  # stands where the text goes; plain ASCII, so that JSON leaves it as it is
-_PADDING = b'"obfuscation":"'  # OpenAI pads each chunk to hide its length: the one other part that varies
-_WINDOW = 16 * 1024  # bytes that are told apart at once: of streams whose events do not look alike, little is in vain
+from gw.text_events import MARK, PADDING, Template, cut
+
 TEXTS = ("content", "reasoning_content", "reasoning")
 PART = "text"  # of a part, where content is a list
 ARGUMENTS = "arguments"
-
-
-class Template:
-    """The bytes around the text of one kind of event, as they come and as its chunk goes out."""
-
-    __slots__ = (
-        "_between",
-        "_head",
-        "_last",
-        "_out",
-        "_out_rest",
-        "_padded",
-        "_rest",
-        "_size",
-        "_tail",
-        "characters",
-        "end",
-        "key",
-    )
-
-    def __init__(self, key: str, head: bytes, tail: bytes, out: list[bytes]) -> None:
-        self.key = key
-        self.characters = 0  # of the text that was written last
-        self.end = 0  # where the event ended that was read last
-        self._head = b"data: " + head
-        self._size = len(self._head)
-        self._tail = tail + b"\n\n"
-        self._rest = self._out_rest = b""  # behind the padding
-        self._out = out  # joined by the text, which has no quotes of its own
-        self._padded = _PADDING in tail
-        if self._padded:
-            self._tail, self._rest = _around_padding(self._tail)
-            before, self._out_rest = _around_padding(out[-1])
-            self._out = [*out[:-1], before]
-        self._last = self._rest or b'"' + self._tail  # how every event ends
-        self._between = self._last + self._head
-
-    def fill_run(self, data: bytes, start: int) -> list[bytes] | None:
-        """The repaired chunks of all events from `start` on that are like the learnt one; None where the first is not.
-
-        They are told apart by one split, and their texts are checked together: a tenth of the price for each. `end`
-        and `characters` tell of all of them afterwards.
-        """
-        begin = start + self._size
-        if data[start:begin] != self._head:
-            return None
-        if self._padded:
-            raw = self.fill(data, start)
-            return None if raw is None else [raw]
-        texts = data[begin : begin + _WINDOW].split(self._between)
-        text, end, _ = texts.pop().partition(self._last)
-        if end:
-            texts.append(text)
-        joined = b"\n".join(texts)
-        if not texts or _TEXTS(joined) is None or joined.count(b"\n") != len(texts) - 1:
-            raw = self.fill(data, start)
-            return None if raw is None else [raw]
-        if joined.isascii():
-            self.characters = len(joined) - len(texts) + 1
-        else:
-            try:
-                self.characters = len(joined.decode()) - len(texts) + 1
-            except UnicodeDecodeError:
-                return None
-        self.end = begin + len(joined) - len(texts) + 1 + len(self._between) * (len(texts) - 1) + len(self._last)
-        out = self._out
-        return [text.join(out) for text in texts]
-
-    def fill(self, data: bytes, start: int) -> bytes | None:
-        """The repaired chunk for the event at `start`, if it is like the learnt one; None for any other.
-
-        `end` and `characters` tell of the event afterwards.
-        """
-        begin = start + self._size
-        if data[start:begin] != self._head:
-            return None
-        found = _STRING(data, begin)
-        if found is None:
-            return None
-        end = found.end()
-        text = data[begin : end - 1]
-        if text.isascii():
-            self.characters = len(text)
-        else:
-            try:
-                self.characters = len(text.decode())
-            except UnicodeDecodeError:
-                return None
-        if self._padded:
-            return self._fill_padded(data, end, text)
-        self.end = end + len(self._tail)
-        return text.join(self._out) if data[end : self.end] == self._tail else None
-
-    def _fill_padded(self, data: bytes, end: int, text: bytes) -> bytes | None:
-        if not data.startswith(self._tail, end):
-            return None
-        begin = end + len(self._tail)
-        stop = data.find(b'"', begin)
-        if not data.startswith(self._rest, stop):
-            return None
-        padding = data[begin:stop]
-        self.end = stop + len(self._rest)
-        return b"".join((text.join(self._out), padding, self._out_rest)) if padding.isalnum() else None
 
 
 def learn(raw: bytes, key: str, text: str, repaired: dict[str, Any], unchanged: bytes | None) -> Template | None:
@@ -133,16 +19,17 @@ def learn(raw: bytes, key: str, text: str, repaired: dict[str, Any], unchanged: 
     `repaired` is the chunk as it goes out; `unchanged` are its bytes where nothing but the model's name differs from
     `raw`, so that the provider's own spelling of everything else is kept.
     """
-    incoming = _cut(raw, key, text)
+    incoming = cut(raw, key, text)
     if incoming is None:
         return None
+    head, tail = b"data: " + incoming[0], incoming[1] + b"\n\n"
     if unchanged is not None:
-        outgoing = _cut(unchanged, key, text)
-        return None if outgoing is None else Template(key, *incoming, [outgoing[0], b'"' + outgoing[1]])
-    if _PADDING in raw:
+        outgoing = cut(unchanged, key, text)
+        return None if outgoing is None else Template(head, tail, [outgoing[0], b'"' + outgoing[1]], key=key)
+    if PADDING in raw:
         return None
-    pieces = orjson.dumps(_marked(repaired, key, text)).split(_MARK.encode())
-    return Template(key, *incoming, pieces) if len(pieces) > 1 else None
+    pieces = orjson.dumps(_marked(repaired, key, text)).split(MARK.encode())
+    return Template(head, tail, pieces, key=key) if len(pieces) > 1 else None
 
 
 def _marked(chunk: dict[str, Any], key: str, text: str) -> dict[str, Any]:
@@ -151,27 +38,7 @@ def _marked(chunk: dict[str, Any], key: str, text: str) -> dict[str, Any]:
     delta = choice["delta"]
     if key == ARGUMENTS:
         call = delta["tool_calls"][0]
-        marked = {**delta, "tool_calls": [{**call, "function": {**call["function"], ARGUMENTS: _MARK}}]}
+        marked = {**delta, "tool_calls": [{**call, "function": {**call["function"], ARGUMENTS: MARK}}]}
     else:
-        marked = {name: _MARK if name in TEXTS and value == text else value for name, value in delta.items()}
+        marked = {name: MARK if name in TEXTS and value == text else value for name, value in delta.items()}
     return {**chunk, "choices": [{**choice, "delta": marked}]}
-
-
-def _cut(raw: bytes, key: str, text: str) -> tuple[bytes, bytes] | None:
-    """What stands before the text (with its opening quote) and behind it (without its closing one)."""
-    name = b'"' + key.encode() + b'":'
-    start = raw.find(name)
-    if start < 0 or raw.find(name, start + 1) >= 0:
-        return None
-    start += len(name)
-    while raw[start : start + 1] == b" ":
-        start += 1
-    found = _STRING(raw, start + 1)
-    if raw[start : start + 1] != b'"' or found is None or orjson.loads(raw[start : found.end()]) != text:
-        return None
-    return raw[: start + 1], raw[found.end() :]
-
-
-def _around_padding(tail: bytes) -> tuple[bytes, bytes]:
-    start = tail.index(_PADDING) + len(_PADDING)
-    return tail[:start], tail[tail.index(b'"', start) :]

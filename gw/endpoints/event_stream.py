@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from gw.document import Chunk
+from gw.document import Chunk, Chunks, parts_of, raws
 from gw.endpoints.late import Late
 from gw.endpoints.patience import Patient, Quiet
 from gw.errors import ClientGone, GatewayError
@@ -101,21 +101,21 @@ class EventStream:
         return b""
 
     def _pass_on(self, chunks: Sequence[Chunk]) -> bytes:
-        parts = [chunk.raw for chunk in chunks]
+        parts = parts_of(chunks)
+        if not self._finishing and type(chunks) is Chunks and chunks.is_plain:
+            return _BEGIN + _BETWEEN.join(parts) + _END  # type: ignore[arg-type]
         if not self._finishing:
-            block = _BEGIN + _BETWEEN.join(parts) + _END
-            # find(), because `in` asks bytes first whether they are a number: 0.5 us for the exception.
-            if block.find(_FINISHED) < 0 and block.find(_FINISHED_SPACED) < 0:
-                return block
-            self._finishing = True
-        if not self._include_usage:
-            parts = [chunk.raw for chunk in chunks if not _is_bare_usage(chunk)]
+            self._finishing = any(map(_is_finishing, parts))
+        if self._finishing and not self._include_usage:
+            parts = [part for part in parts if not _is_bare_usage(part)]
             if not parts:
                 return b""
-        if self._held is not None:
-            parts.insert(0, self._held)
-        self._held = parts.pop()
-        return _BEGIN + _BETWEEN.join(parts) + _END if parts else b""
+        data = raws(parts)
+        if self._finishing:
+            if self._held is not None:
+                data.insert(0, self._held)
+            self._held = data.pop()
+        return _BEGIN + _BETWEEN.join(data) + _END if data else b""
 
     async def _finish(self) -> bytes:
         self._is_over = True
@@ -156,11 +156,20 @@ def _usage_so_far(exchange: Exchange) -> dict[str, Any]:
     return {"usage": counts | {"source": usage.source}}
 
 
-def _is_bare_usage(chunk: Chunk) -> bool:
-    """The chunk that only `stream_options.include_usage` asks for: usage, and no choices."""
-    if chunk.raw.find(b'"usage"') < 0:
+def _is_finishing(part: bytes | Chunk) -> bool:
+    """Whether it carries a finish reason, which those that are bytes do not."""
+    if isinstance(part, bytes):
         return False
-    value = chunk.peek()
+    raw = part.raw
+    # find(), because `in` asks bytes first whether they are a number: 0.5 us for the exception.
+    return raw.find(_FINISHED) >= 0 or raw.find(_FINISHED_SPACED) >= 0
+
+
+def _is_bare_usage(part: bytes | Chunk) -> bool:
+    """The chunk that only `stream_options.include_usage` asks for: usage, and no choices."""
+    if isinstance(part, bytes) or part.raw.find(b'"usage"') < 0:
+        return False
+    value = part.peek()
     return bool(value.get("usage")) and not value.get("choices")
 
 

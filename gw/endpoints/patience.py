@@ -51,28 +51,35 @@ class Quiet:
 class Patient(Generic[T]):
     """One awaitable after the other, each waited for in as many goes as it takes, to its end or to `give_up`.
 
-    To the task that awaits it, it stands in for the future that the coroutine hangs on, by asyncio's own protocol for
-    such (`asyncio.isfuture`): callbacks and cancellation are passed straight through, so that a wait which is not
-    called away costs no further turn of the loop.
+    To the task that awaits it first, it stands in for the future that the coroutine hangs on, by asyncio's own protocol
+    for such (`asyncio.isfuture`): callbacks and cancellation are passed straight through, so that a wait which is not
+    called away costs no further turn of the loop. That tells how the task is woken; from then on the task is given the
+    future itself, for which asyncio has a shorter way, and only a silence comes between the two.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_context", "_future", "_quiet", "_steps", "_wake", "result", "since")
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "_context",
+        "_future",
+        "_quiet",
+        "_steps",
+        "_wake",
+        "is_waiting",
+        "result",
+        "since",
+    )
 
     result: T
 
     def __init__(self, quiet: Quiet) -> None:
+        self.is_waiting = False  # something was started that has not ended
         self.since = 0  # in looks of Quiet
         self._asyncio_future_blocking = False
         self._context: contextvars.Context | None = None
         self._future: asyncio.Future[Any] | None = None  # what the coroutine hangs on; None: it is to go on
         self._quiet = quiet
-        self._steps: Steps | None = None
+        self._steps: Steps
         self._wake: Callable[[Any], object] | None = None
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether something was started that has not ended."""
-        return self._steps is not None
 
     def start(self, work: Awaitable[T]) -> bool:
         """Begin to wait. Whether it is done already; raises what it raises."""
@@ -86,12 +93,13 @@ class Patient(Generic[T]):
             future._asyncio_future_blocking = False
         self._future = future
         self._steps = steps
+        self.is_waiting = True
         return False
 
     def __await__(self) -> Generator[Any, Any, bool]:
         """Drive the coroutine: True when it is done, False when it was silent."""
+        assert self.is_waiting, "start it first"
         steps, quiet = self._steps, self._quiet
-        assert steps is not None, "start it first"
         self.since = quiet.now
         quiet.waits.add(self)
         if quiet.timer is None:
@@ -103,8 +111,9 @@ class Patient(Generic[T]):
                     if future is None:
                         yield None
                     elif not future.done():
-                        self._asyncio_future_blocking = True
-                        yield self
+                        awaited = self if self._wake is None else future
+                        awaited._asyncio_future_blocking = True
+                        yield awaited
                         if not future.done():
                             return False
                 except BaseException as error:
@@ -116,10 +125,10 @@ class Patient(Generic[T]):
                 self._future = future
         except StopIteration as stop:
             self.result = stop.value
-            self._steps = None
+            self.is_waiting = False
             return True
         except BaseException:
-            self._steps = None
+            self.is_waiting = False
             raise
         finally:
             quiet.waits.discard(self)
@@ -130,7 +139,7 @@ class Patient(Generic[T]):
 
     async def give_up(self) -> None:
         """Cancel what is waited for, and wait until it has ended."""
-        if self._steps is None:
+        if not self.is_waiting:
             return
         if self._future is not None:
             self._future.cancel()
@@ -145,7 +154,7 @@ class Patient(Generic[T]):
 
     def rest(self, error: BaseException | None) -> Generator[Any, Any, None]:
         """For `_Rest`: as if nobody stood between the task and what the coroutine hangs on."""
-        if self._steps is None:
+        if not self.is_waiting:
             return
         steps = self._steps
         try:
@@ -163,7 +172,7 @@ class Patient(Generic[T]):
         except StopIteration as stop:
             self.result = stop.value
         finally:
-            self._steps = None
+            self.is_waiting = False
 
     # --- in place of the future ---------------------------------------------------------------------------------
 
@@ -183,8 +192,9 @@ class Patient(Generic[T]):
         future, wake = self._future, self._wake
         if future is None or wake is None or future.done():
             return
-        future.remove_done_callback(wake)
         self._wake = None
+        if not future.remove_done_callback(wake):  # another task waits by now than the one that could be woken so
+            return
         called_away: asyncio.Future[None] = future.get_loop().create_future()
         called_away.add_done_callback(wake, context=self._context)
         called_away.set_result(None)

@@ -66,6 +66,7 @@ class Exchange:
         self._waiter: asyncio.Future[None] | None = None
         self._wire = wire
         connection.exchange = self
+        ticker.watch(self)  # until the connection is given up
 
     # --- for whoever asked --------------------------------------------------------------------------------------
 
@@ -110,7 +111,14 @@ class Exchange:
             if self.is_whole:
                 self._release()
                 return b""
-            await self.wait()
+            waiter = self._new_waiter()
+            try:  # as in wait(), which would cost another coroutine for each event of a stream
+                await waiter
+            except BaseException:
+                self._give_up()
+                raise
+            finally:
+                self._waiter = None
         pieces = self._pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
@@ -136,19 +144,25 @@ class Exchange:
 
     async def wait(self) -> None:
         """Wait for the head or for more; where a whole answer was asked for, for all that comes without being read."""
-        if self._waiter is not None:
-            raise RuntimeError("an answer has one reader: await one read() at a time")
-        self._waiter = asyncio.get_running_loop().create_future()
-        self._ticker.watch(self)
+        waiter = self._new_waiter()
         try:
-            await self._waiter
-        except BaseException:  # cancelled
-            self._fail(UpstreamConnectionError(f'the answer of backend "{self._wire.backend}" was given up'))
-            self._cut()  # even if the end has come just now: nobody is left to give the connection back
+            await waiter
+        except BaseException:
+            self._give_up()
             raise
         finally:
             self._waiter = None
-            self._ticker.forget(self)
+
+    def _new_waiter(self) -> asyncio.Future[None]:
+        if self._waiter is not None:
+            raise RuntimeError("an answer has one reader: await one read() at a time")
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        return waiter
+
+    def _give_up(self) -> None:
+        """Whoever waited was cancelled."""
+        self._fail(UpstreamConnectionError(f'the answer of backend "{self._wire.backend}" was given up'))
+        self._cut()  # even if the end has come just now: nobody is left to give the connection back
 
     def _release(self) -> None:
         connection = self._connection
@@ -156,6 +170,7 @@ class Exchange:
             if self._is_paused:
                 self._resume()
             self._connection = None
+            self._ticker.forget(self)
             connection.give_back(self._head.keep_for if self._head is not None else None)
 
     def _resume(self) -> None:
@@ -267,8 +282,10 @@ class Exchange:
 
     def expire(self) -> None:
         """The deadline has passed."""
-        has_come = self._waiter is not None and self._waiter.done()  # just now, and nobody has seen it yet
-        if self.is_whole or (has_come and self._is_committed):
+        waiter = self._waiter
+        if waiter is None or self.is_whole:
+            return
+        if waiter.done() and self._is_committed:  # it has come just now, and nobody has seen it yet
             return
         self._fail(silence(self._wire, is_committed=self._is_committed, is_heard=self._once_heard is None))
 
@@ -296,6 +313,7 @@ class Exchange:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.exchange = None
+            self._ticker.forget(self)
             connection.cut()
 
     def _wake(self) -> None:
