@@ -7,7 +7,6 @@ error there, with the nearest right word.
 
 from __future__ import annotations
 
-import difflib
 import operator
 import re
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from fnmatch import translate
 from typing import NamedTuple
 
 from gw.message import Headers
+from gw.near import near
 
 
 @dataclass(slots=True, frozen=True)
@@ -94,9 +94,7 @@ def _condition(text: str) -> Condition:
             return glob(value) is not None and (value != "" or name in facts.headers)
 
         return Condition(text, holds, header=name)
-    near = difflib.get_close_matches(word, _WORDS, 1)
-    hint = f'; did you mean "{near[0]}"?' if near else ""
-    raise ValueError(f'unknown condition "{word}"{hint} (known: {", ".join(_WORDS)})')
+    raise ValueError(f'unknown condition "{word}"{near(word, _WORDS)} (known: {", ".join(_WORDS)})')
 
 
 def _comparison(text: str, value: str) -> Condition:
