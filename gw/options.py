@@ -59,6 +59,8 @@ def parameters(factory: Callable[..., Any]) -> list[Option]:
 
 @lru_cache(256)  # a component is looked at several times, and evaluating annotations is most of the work
 def _parameters(factory: Callable[..., Any]) -> list[Option]:
+    if inspect.isclass(factory) and factory.__init__ is object.__init__ and factory.__new__ is object.__new__:
+        return []  # inspect reads object's own signature from a text, with a tokenizer that takes 4 ms to load
     try:
         signature = inspect.signature(factory)
         # A class without an __init__ of its own has object's: the hints of a dataclass are those of its fields.
