@@ -10,10 +10,10 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import is_dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from gw.errors import ConfigError
 from gw.near import near
@@ -25,8 +25,7 @@ __all__ = ["Alias", "Option", "Size", "check", "dotted", "make", "options_of", "
 _REQUIRED: Any = inspect.Parameter.empty
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One keyword of a constructor: its annotation, and `inspect.Parameter.empty` where it has no default."""
 
     name: str

@@ -10,7 +10,6 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from fnmatch import translate
 from typing import NamedTuple
 
@@ -18,8 +17,7 @@ from gw.message import Headers
 from gw.near import near
 
 
-@dataclass(slots=True, frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What a rule may look at."""
 
     model: str
