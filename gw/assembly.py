@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from gw.backend import Backend, Backends
 from gw.backend_table import BackendTable
@@ -101,8 +101,7 @@ class LivingBackends(Backends):
         self._by_name = {backend.name: backend for backends in generations for backend in backends}
 
 
-@dataclass(frozen=True)
-class Built:
+class Built(NamedTuple):
     """What a Config is made into: (name, middleware) outermost first, and the backends; with what, for a reload."""
 
     middleware: list[tuple[str, Any]]

@@ -63,10 +63,10 @@ def read_data_uri(uri: str) -> Media | None:
     """
     if uri[:5].lower() != "data:":
         return None
-    head, comma, data = uri[5:].partition(",")
+    head, comma, data = uri.partition(",")  # the one copy of a file
     if not comma:
         return None
-    media_type, *parameters = head.split(";")
+    media_type, *parameters = head[5:].split(";")
     if any(parameter.strip().lower() == "base64" for parameter in parameters):
         if "%" in data:  # the padding of a URI is sometimes escaped
             data = unquote_to_bytes(data).decode("latin-1")

@@ -11,10 +11,9 @@ import os
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gw.exposition import State, snapshot, text
 from gw.loop_lag import LoopLag
@@ -64,8 +63,7 @@ FAMILIES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Watched:
+class _Watched(NamedTuple):
     family: Family
     read: Callable[[], float]
     rows: Rows

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from gw.backend import Price
@@ -238,4 +238,4 @@ def read(text: str) -> Catalogue:
 @cache
 def catalogue() -> Catalogue:
     """The models that come with gw."""
-    return read(files("gw").joinpath("models.toml").read_text("utf-8"))
+    return read(Path(__file__).with_name("models.toml").read_text("utf-8"))

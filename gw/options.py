@@ -10,10 +10,10 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import is_dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from gw.errors import ConfigError
 from gw.near import near
@@ -25,8 +25,7 @@ __all__ = ["Alias", "Option", "Size", "check", "dotted", "make", "options_of", "
 _REQUIRED: Any = inspect.Parameter.empty
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One keyword of a constructor: its annotation, and `inspect.Parameter.empty` where it has no default."""
 
     name: str
@@ -59,6 +58,8 @@ def parameters(factory: Callable[..., Any]) -> list[Option]:
 
 @lru_cache(256)  # a component is looked at several times, and evaluating annotations is most of the work
 def _parameters(factory: Callable[..., Any]) -> list[Option]:
+    if inspect.isclass(factory) and factory.__init__ is object.__init__ and factory.__new__ is object.__new__:
+        return []  # inspect reads object's own signature from a text, with a tokenizer that takes 4 ms to load
     try:
         signature = inspect.signature(factory)
         # A class without an __init__ of its own has object's: the hints of a dataclass are those of its fields.

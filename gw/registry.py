@@ -13,9 +13,8 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gw.adapters import BUILT_IN as ADAPTERS_BUILT_IN
 from gw.errors import ConfigError
@@ -28,8 +27,7 @@ _FILE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)\Z")
 _DOTTED = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)\Z")
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """One sort of component: what messages call it, its built-in table, its entry point group, what was registered."""
 
     noun: str

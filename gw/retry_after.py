@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import math
 import re
 import time
@@ -95,6 +94,8 @@ def until_reset(text: str, headers: Headers, now: float | None = None) -> float 
 
 
 def _date(value: str) -> float | None:
+    import email.utils  # brings fifteen modules along, and hardly any provider answers with a date
+
     try:
         return email.utils.parsedate_to_datetime(value).timestamp()
     except (ValueError, TypeError, OverflowError):

@@ -7,19 +7,17 @@ error there, with the nearest right word.
 
 from __future__ import annotations
 
-import difflib
 import operator
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from fnmatch import translate
 from typing import NamedTuple
 
 from gw.message import Headers
+from gw.near import near
 
 
-@dataclass(slots=True, frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What a rule may look at."""
 
     model: str
@@ -94,9 +92,7 @@ def _condition(text: str) -> Condition:
             return glob(value) is not None and (value != "" or name in facts.headers)
 
         return Condition(text, holds, header=name)
-    near = difflib.get_close_matches(word, _WORDS, 1)
-    hint = f'; did you mean "{near[0]}"?' if near else ""
-    raise ValueError(f'unknown condition "{word}"{hint} (known: {", ".join(_WORDS)})')
+    raise ValueError(f'unknown condition "{word}"{near(word, _WORDS)} (known: {", ".join(_WORDS)})')
 
 
 def _comparison(text: str, value: str) -> Condition:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import orjson
 
@@ -19,8 +18,7 @@ MAX_SERIES = 2000  # of one metric; whatever comes after is counted under "other
 _PREFIX = "metric "
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(NamedTuple):
     """One metric: its name, what it says, the names of its labels, and for histograms the upper bounds.
 
     `over_workers` is for watched figures, which are never negative: how those of several workers become one.

@@ -18,7 +18,6 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-import tempfile
 import threading
 import weakref
 from abc import ABC, abstractmethod
@@ -228,6 +227,8 @@ class _LockFile:
         if sys.platform == "linux":
             self.number = os.memfd_create("gw-locks")
         else:
+            import tempfile  # brings the decompressors and random numbers along, and Linux needs none of them
+
             self.number, path = tempfile.mkstemp()
             os.unlink(path)
         weakref.finalize(self, os.close, self.number)

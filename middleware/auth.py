@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gw.environ import Environ
 from gw.errors import AuthenticationError, ConfigError, Forbidden
@@ -122,8 +122,7 @@ class Auth:
         return found.principal if found is not None and self._clock() < found.expires else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(NamedTuple):
     digest: bytes
     principal: Principal
     expires: float  # Unix seconds

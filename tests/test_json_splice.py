@@ -49,6 +49,23 @@ def test_many_parts_are_counted_as_exactly_as_few_large_ones() -> None:
     assert has_duplicates(b'{"messages":1,' + raw[1:], orjson.loads(b'{"messages":1,' + raw[1:]))
 
 
+@pytest.mark.parametrize("count", [1999, 2000, 2001, 5000])
+def test_a_text_full_of_marks_is_searched_as_exactly_as_an_image(count: int) -> None:
+    for mark in ('"', "\\", "\n"):
+        raw = orjson.dumps(PADDING | {"text": mark * count, "model": "old"})
+        assert not has_duplicates(raw, orjson.loads(raw))
+        twice = raw[:-1] + b',"model":"old"}'
+        assert has_duplicates(twice, orjson.loads(twice))
+        escaped = raw[:-1] + rb',"more":"\u0022"}'
+        assert has_duplicates(escaped, orjson.loads(escaped)), "whether a name is hidden in it cannot be told"
+    quotes = {"text": '"' * count, "messages": [PADDING]}
+    for model in ("new", "an older one"):
+        first = orjson.dumps({"model": "old"} | quotes)
+        assert replace_member(first, b"model", orjson.dumps(model)) == orjson.dumps({"model": model} | quotes)
+        hidden = first[:-1] + rb',"\u006dodel":"old"}'
+        assert replace_member(hidden, b"model", orjson.dumps(model)) is None
+
+
 @given(value=st.dictionaries(st.text(max_size=3), VALUES, max_size=4), name=st.sampled_from(["old", 'o"d', ""]))
 def test_a_replaced_member_is_the_only_thing_that_changes(value: dict[str, Any], name: str) -> None:
     whole = {**value, "model": name}

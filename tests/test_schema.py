@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gw import chat_checks, schema
+from gw import chat_checks, chat_objects
+from gw.chat_objects import ChatRequest
 from gw.errors import InvalidRequest
 from gw.message_checks import MAX_MESSAGES, MAX_PARTS
-from gw.schema import ChatRequest, check_chat, decode_chat
+from gw.schema import check_chat, decode_chat
 from tests.recordings import Case, cases
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -282,7 +283,7 @@ def refusal(raw: bytes) -> InvalidRequest | None:
 
 
 def test_the_roles_that_are_checked_are_those_of_the_canonical_form() -> None:
-    for role in get_args(schema.Role):
+    for role in get_args(chat_objects.Role):
         decode_chat(orjson.dumps(message(role=role, content="x", name="n", tool_call_id="c")))
 
 

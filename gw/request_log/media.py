@@ -45,8 +45,8 @@ def _field(name: str, value: Any) -> Any:
     if name in _BASE64_FIELDS and isinstance(value, str) and len(value) >= _SHORT and not value.startswith("data:"):
         return _label("", value, True)
     if name == "url" and isinstance(value, str) and value.startswith("data:"):
-        head, _, payload = value[5:].partition(",")
-        kind, _, parameters = head.partition(";")
+        head, _, payload = value.partition(",")  # the one copy of a file
+        kind, _, parameters = head[5:].partition(";")
         return _label(kind, payload, parameters.endswith("base64"))
     return elided(value)
 
