@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import h11
@@ -35,13 +35,12 @@ _CONTROLS = bytes(byte for byte in range(128) if (byte < 32 and byte != 9) or by
 _REMEMBERED = 1024  # header names; adapters use a few dozen
 _REMEMBERED_HEADS = 256  # some hosts want ids in theirs, and then each is new
 
-_PLAIN = re.compile(
-    rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: [\x20-\x7e]*+)?\r\n"
-    rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++: ?[\x21-\x7e][\x20-\x7e]*+\r\n)*+\r\n"
-)
-# The fields that decide how the message is framed, in a head in lower case; and the values of a plain one's.
-_FRAMING = re.compile(rb"\n(content-length|transfer-encoding|connection|content-encoding|keep-alive): ?([^\r]*)")
-_ONLY = {b"transfer-encoding": b"chunked", b"connection": b"keep-alive"}
+_REMEMBERED_LINES = 1024  # of providers' heads; some have an id in each
+_LONGEST_LINE = 256  # bytes of one that is remembered
+
+_STATUS = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: [\x20-\x7e]*+)?")
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++): ?([\x21-\x7e][\x20-\x7e]*+)")
+_ODD = ("odd", None)
 _BLANK = re.compile(rb"\n\r?\n")  # where h11 sees the end of a head
 _KEEP_ALIVE = re.compile(rb"(?:^|[,;\s])timeout\s*=\s*([0-9]{1,6})(?![0-9])", re.IGNORECASE)
 _START = b"HTTP/1."
@@ -174,35 +173,60 @@ def _unsendable(headers: Sequence[tuple[str, str]]) -> ValueError:
 # --- the provider's ---------------------------------------------------------------------------------------------
 
 
+Meaning = tuple[str, Any] | None
+
+
+class Lines(dict[bytes, Meaning]):
+    """What each line of canonical heads decides: one of "status", "length", "connection" and "keep_for", and how.
+
+    None: nothing, it is a field like any other. "odd": this head is not canonical. Each line is judged by itself, and
+    remembered: head after head of a provider differs in two or three.
+    """
+
+    def __missing__(self, line: bytes) -> Meaning:
+        meaning = _meaning(line)
+        if len(self) >= _REMEMBERED_LINES:
+            self.clear()
+        if len(line) <= _LONGEST_LINE:
+            self[line] = meaning
+        return meaning
+
+
+_meaning_of = Lines().__getitem__
+
+
+def _meaning(line: bytes) -> Meaning:
+    field = _FIELD.fullmatch(line)
+    if field is None:
+        status = _STATUS.fullmatch(line)
+        return _ODD if status is None or status[1] in (b"204", b"304") else ("status", int(status[1]))
+    name, value = field[1].lower(), field[2].lower().rstrip(b" ")
+    if name == b"content-length":
+        return ("length", int(value)) if value.isdigit() and len(value) <= 15 else _ODD
+    if name == b"transfer-encoding":
+        return ("length", CHUNKED) if value == b"chunked" else _ODD
+    if name == b"connection":
+        return ("connection", None) if value == b"keep-alive" else _ODD
+    if name == b"keep-alive":
+        return "keep_for", _timeout_of(value)
+    return _ODD if name == b"content-encoding" else None
+
+
 def match_head(data: bytes) -> Head | None:
     """The head that `data` begins with if it is whole and canonical; None: let HeadReader look at it.
 
     For answers to anything but HEAD.
     """
-    match = _PLAIN.match(data)
-    if match is None or match.end() > MAX_HEAD:
+    end = data.find(b"\r\n\r\n", 0, MAX_HEAD)
+    if end < 0 or not data.startswith(b"HTTP/1.1 "):  # no field begins like that: the status comes first, or is odd
         return None
-    size = match.end()
+    deciding = list(filter(None, map(_meaning_of, data[:end].split(b"\r\n"))))
+    said: dict[str, Any] = dict(deciding)
+    if "odd" in said or "length" not in said or len(said) != len(deciding):  # said twice is h11's to judge
+        return None
+    size = end + 4
     head = data[:size]
-    low = head.lower()
-    length, keep_for, names = CHUNKED, None, set()
-    for name, value in _FRAMING.findall(low):
-        if name in names:
-            return None
-        names.add(name)
-        value = value.rstrip(b" ")
-        if name == b"content-length":
-            if not value.isdigit() or len(value) > 15:
-                return None
-            length = int(value)
-        elif name == b"keep-alive":
-            keep_for = _timeout_of(value)
-        elif value != _ONLY.get(name):
-            return None
-    status = int(match[1])
-    if (b"content-length" in names) is (b"transfer-encoding" in names) or status == 204 or status == 304:
-        return None
-    return Head(status, RawHeaders(head, low), length, size, True, keep_for)
+    return Head(said["status"], RawHeaders(head, head.lower()), said["length"], size, True, said.get("keep_for"))
 
 
 class HeadReader:
