@@ -25,7 +25,7 @@ from gw.app import App
 from gw.backend import Timeouts
 from gw.document import Completion
 from gw.gateway import GatewayServer
-from gw.message import Headers, Request, Response
+from gw.message import Exchange, Headers, Request, Response
 from gw.server import Limits, Reply
 from gw.server.connection import Connection
 from gw.server.state import State
@@ -228,7 +228,7 @@ def request_with_operation() -> Request:
     return request
 
 
-def _end(_: BaseException | None) -> None:
+def _end(_: Exchange, __: BaseException | None) -> None:
     """Nothing."""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gw.backend import Backends
-from gw.document import Chunk, Completion
+from gw.document import Chunk, Completion, parts_of, raws
 from gw.errors import ConfigError
 from gw.known_secrets import KnownSecrets
 from gw.message import Exchange, Request, Response
@@ -164,7 +164,7 @@ class _Answer:
         self._room = MAX_ANSWER
 
     def chunks(self, chunks: Sequence[Chunk]) -> None:
-        raw = [chunk.raw for chunk in chunks]
+        raw = raws(parts_of(chunks))
         self._room -= sum(map(len, raw))
         while self._room < 0 and raw:
             self._exchange.attributes[TRUNCATED] = True
