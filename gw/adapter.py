@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from gw.backend import Timeouts
 from gw.document import Chunk, Completion
-from gw.errors import UpstreamError
+from gw.errors import UpstreamConnectionError, UpstreamError
 from gw.message import Headers, Loss, Request, Response, Summary
 
 
@@ -46,6 +46,35 @@ class WireBody(Protocol):
 
     async def aclose(self) -> None:
         """Free the connection: kept for reuse if the end was read and nothing trails, else closed. Never raises."""
+
+
+class WholeBody:
+    """A WireBody of which everything is here: nothing is waited for, and no connection is held.
+
+    Whoever meets one may take `content`, what is left to be read, instead of reading it.
+    """
+
+    __slots__ = ("_backend", "_is_closed", "content")
+
+    def __init__(self, content: bytes, backend: str) -> None:
+        self.content = content
+        self._backend = backend
+        self._is_closed = False  # before it was read
+
+    async def read(self) -> bytes:
+        """All of it, then b"". Raises UpstreamConnectionError where it was closed before it was read."""
+        if self._is_closed:
+            raise UpstreamConnectionError(f'the answer of backend "{self._backend}" was closed by its reader')
+        content, self.content = self.content, b""
+        return content
+
+    def commit(self) -> None:
+        """Nothing has to come any more."""
+
+    async def aclose(self) -> None:
+        """What was not read is dropped."""
+        self._is_closed = self._is_closed or bool(self.content)
+        self.content = b""
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from gw.adapter import Codec, WireHandler, WireRequest, WireResponse
+from gw.adapter import Codec, WholeBody, WireBody, WireHandler
 from gw.backend import Backend
 from gw.document import Completion
 from gw.errors import UpstreamError
@@ -83,7 +83,15 @@ class Translate:
                     content = AnswerStream(backend, codec, reply.body, trial)
                     await content.begin()  # what its first events say of the key counts, too
                 else:
-                    content = await _read_whole(wire, backend, codec, reply)
+                    failed = not 200 <= reply.status < 300
+                    body = reply.body
+                    whole = body.content if isinstance(body, WholeBody) else await _read_whole(body, failed=failed)
+                    try:
+                        if failed:
+                            raise codec.fail(reply.status, reply.headers, whole)
+                        content = codec.complete(whole)
+                    except MALFORMED as error:
+                        raise not_understood(backend, error) from error
                 return Response(content, 200, told(codec.losses) if codec.losses else None, codec.summary)
             except UpstreamError as error:
                 backend.judge_key(ready.candidate.key, error)
@@ -116,25 +124,15 @@ async def _enter(places: Places, attempt: Attempt, clock: Callable[[], float]) -
         raise
 
 
-async def _read_whole(wire: WireRequest, backend: Backend, codec: Codec, reply: WireResponse) -> Completion:
-    failed = not 200 <= reply.status < 300
-    body = reply.body
+async def _read_whole(body: WireBody, *, failed: bool) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
     try:
-        content = await body.read()
-        more: list[bytes] = []
-        size = len(content)
-        while data := await body.read():  # hardly ever: a whole answer comes in one piece
-            more.append(data)
+        while data := await body.read():
+            pieces.append(data)
             size += len(data)
             if failed and size > MAX_ERROR_BODY:
                 break
     finally:
         await body.aclose()
-    if more:
-        content = b"".join((content, *more))
-    try:
-        if failed:
-            raise codec.fail(reply.status, reply.headers, content)
-        return codec.complete(content)
-    except MALFORMED as error:
-        raise not_understood(backend, error) from error
+    return b"".join(pieces)

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gw.adapter import Codec, WireRequest
+from gw.adapter import Codec, WholeBody, WireRequest, WireResponse
 from gw.backend import Backend, Price, Timeouts
 from gw.document import Chunk, Completion
 from gw.errors import (
@@ -24,7 +24,7 @@ from gw.message import Candidate, Headers, Loss, Request, Response, Summary, Usa
 from gw.middleware.translate import Translate
 from gw.secret import Secret
 from gw.stream import Stream
-from tests.fakes import FakeClock, FakeTransport, chat_request, chunk, chunks, completion, fake_backend
+from tests.fakes import FakeBody, FakeClock, FakeTransport, chat_request, chunk, chunks, completion, fake_backend
 
 
 class LineCodec:
@@ -124,6 +124,36 @@ def test_a_whole_answer_goes_through_the_codec() -> None:
     assert (attempt.backend, attempt.model, attempt.status, attempt.error) == ("b", "m", 200, None)
     assert attempt.ended is not None
     assert backend.health.in_flight == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_body_that_is_here_already_is_answered_like_one_that_is_read(stream: bool) -> None:
+    answer = lines(*chunks("Hello"), b"END") if stream else orjson.dumps({"answer": completion()})
+    request, _, _ = setting(stream=stream)
+
+    async def far_end(wire: WireRequest) -> WireResponse:
+        return WireResponse(200, Headers(()), WholeBody(answer, wire.backend))
+
+    async def go() -> list[dict[str, Any]]:
+        response = await Translate()(request, far_end)
+        return await drained(response) if stream else [response.content.peek()]  # type: ignore[union-attr]
+
+    assert asyncio.run(go()) == (chunks("Hello") if stream else [completion()])
+
+
+def test_a_body_that_the_wire_side_puts_in_place_of_a_whole_one_is_what_is_read() -> None:
+    request, _, _ = setting(stream=False)
+    changed = FakeBody([orjson.dumps({"answer": completion("changed")})])
+
+    async def wire_side(wire: WireRequest) -> WireResponse:
+        reply = WireResponse(200, Headers(()), WholeBody(b"what the provider said", wire.backend))
+        reply.body = changed
+        return reply
+
+    response = asyncio.run(Translate()(request, wire_side))
+    assert isinstance(response.content, Completion)
+    assert response.content.peek() == completion("changed")
+    assert changed.is_closed
 
 
 def test_a_stream_goes_through_the_codec_and_its_body_is_closed_at_the_end() -> None:

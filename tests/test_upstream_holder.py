@@ -66,6 +66,17 @@ def test_an_answer_closed_after_its_end_leaves_its_connection_for_the_next(run: 
     run(main)
 
 
+def test_an_answer_that_is_whole_holds_no_connection_while_nobody_reads_it(run: Run) -> None:
+    async def main() -> None:
+        async with scene(says(OK), says(CHUNKED + b"2\r\nho\r\n0\r\n\r\n")) as (provider, transport):
+            first = await transport(wire(provider))
+            second = await transport(wire(provider))
+            assert (await whole(first), await whole(second)) == (b"hello", b"ho")
+            assert len(provider.peers) == 1
+
+    run(main)
+
+
 @pytest.mark.parametrize("pieces", [(), (b"HTTP/1.1 200 OK\r\n",), (CHUNKED + b"5\r\nhello\r\n",)])
 @pytest.mark.parametrize("stream", [False, True])
 def test_cancelling_whoever_waits_closes_the_connection_at_once(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gw.adapter import WireRequest, WireResponse
+from gw.adapter import WholeBody, WireRequest, WireResponse
 from gw.errors import UpstreamConnectionError, UpstreamError, UpstreamProtocolError
 from gw.message import Headers
 from gw.upstream.body import Framing, Inflate, framing
@@ -22,7 +22,7 @@ JOINED = 64 * 1024  # bytes of a request's body that are copied behind its head 
 
 
 class Exchange:
-    """One request and its answer: the WireBody of the WireResponse that it gives."""
+    """One request and its answer; the WireBody of an answer that is not whole when it is given."""
 
     __slots__ = (
         "_authority",
@@ -86,8 +86,9 @@ class Exchange:
         if moment < self.deadline:
             self._once_heard, self.deadline = self.deadline, moment
 
-    def response(self) -> WireResponse:
-        """The answer, once it has been waited for. Raises UpstreamError."""
+    async def answer(self) -> WireResponse:
+        """Wait for the answer. One that is whole gives the connection back at once. Raises UpstreamError."""
+        await self.wait()
         head = self._head
         if head is None:
             assert self._error is not None
@@ -96,7 +97,10 @@ class Exchange:
         if self._inflate is not None:  # undone here: nobody else shall undo it again
             done = (b"content-encoding", b"content-length")
             headers = Headers(pair for pair in headers.pairs if pair[0] not in done)
-        return WireResponse(head.status, headers, self)
+        if not self.is_whole:
+            return WireResponse(head.status, headers, self)
+        self._release()
+        return WireResponse(head.status, headers, WholeBody(b"".join(self._pieces), self._wire.backend))
 
     @property
     def has_begun(self) -> bool:

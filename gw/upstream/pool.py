@@ -81,16 +81,13 @@ class HTTPTransport:
         connection = self._take(route.idle, now)
         if connection is not None:
             exchange = self._start(connection, route, wire, head, deadline)
-            await exchange.wait()
             try:
-                return exchange.response()
+                return await exchange.answer()
             except UpstreamConnectionError:
                 if exchange.has_begun or self._is_closed:
                     raise
         connection = await self._connect(route, wire, deadline)
-        exchange = self._start(connection, route, wire, head, deadline)
-        await exchange.wait()
-        return exchange.response()
+        return await self._start(connection, route, wire, head, deadline).answer()
 
     async def aclose(self) -> None:
         """Close every connection; what is still being read breaks. Returns when all are closed."""
