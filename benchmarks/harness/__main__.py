@@ -121,11 +121,11 @@ def _print_whole(
 
 
 def _streams(stack: ExitStack, folder: Path, arguments: argparse.Namespace, results: dict[str, Any]) -> None:
-    cases: list[tuple[str, int, int, int]] = [
-        ("8 streams, 500 events/s each", 8, 1500, 2),
-        ("64 streams, 200 events at once", 64, 200, 0),
-        ("500 streams, an event every 50 ms", 500, 80, 50),
-        ("1 stream (time to first event)", 1, 5, 1),
+    cases: list[tuple[str, int, int, int, int]] = [
+        ("8 streams, 500 events/s each", 8, 1500, 2, 1),
+        ("64 streams, 200 events at once", 64, 200, 0, 4),
+        ("500 streams, an event every 50 ms", 500, 80, 50, 1),
+        ("1 stream (time to first event)", 1, 5, 1, 50),
     ]
     source = stack.enter_context(p.event_source(folder))
     nginx = stack.enter_context(p.proxy(source, folder))
@@ -133,17 +133,19 @@ def _streams(stack: ExitStack, folder: Path, arguments: argparse.Namespace, resu
     print(
         f"{'':36}{'':18}{'events/s':>10}{'CPU us':>9}{'x nginx':>9}{'p50 ms':>9}{'p99 ms':>9}{'TTFT ms':>9}{'core':>7}"
     )
-    for title, connections, count, pause in cases:
+    for title, connections, count, pause, times in cases:
         with ExitStack() as case:
             asks: dict[str, Callable[[], StreamRun]] = {
-                "nginx": _ask(nginx, f"/openai/{count}/{pause}/x", connections, count)
+                "nginx": _ask(nginx, f"/openai/{count}/{pause}/x", connections, count, times)
             }
             for name, adapter in (("gw", "openai"), ("gw, translated", "anthropic")):
                 server = case.enter_context(
                     p.gateway(source, folder, name=f"gw-{adapter}", adapter=adapter, path=f"/{adapter}/{count}/{pause}")
                 )
-                asks[name] = _ask(server, "/v1/chat/completions", connections, count)
+                asks[name] = _ask(server, "/v1/chat/completions", connections, count, times)
             runs: dict[str, list[StreamRun]] = {name: [] for name in asks}
+            for ask in asks.values():
+                ask()  # the first requests of a program are those of its start
             for _ in range(arguments.rounds):
                 for name, ask in asks.items():
                     runs[name].append(ask())
@@ -151,8 +153,8 @@ def _streams(stack: ExitStack, folder: Path, arguments: argparse.Namespace, resu
                 _print_streams(title, name, kept, runs["nginx"], results)
 
 
-def _ask(server: p.Program, path: str, connections: int, count: int) -> Callable[[], StreamRun]:
-    return lambda: streams(server, path, connections=connections, count=count)
+def _ask(server: p.Program, path: str, connections: int, count: int, times: int) -> Callable[[], StreamRun]:
+    return lambda: streams(server, path, connections=connections, count=count, times=times)
 
 
 def _print_streams(

@@ -171,9 +171,16 @@ class _Reader(asyncio.Protocol):
 
 
 def streams(
-    program: Program, path: str, *, connections: int, count: int, model: str = "gpt-4o-mini", wants_done: bool = True
+    program: Program,
+    path: str,
+    *,
+    connections: int,
+    count: int,
+    times: int = 1,
+    model: str = "gpt-4o-mini",
+    wants_done: bool = True,
 ) -> StreamRun:
-    """Read `connections` streams at once, each of `count` events."""
+    """Read `connections` streams at once, each of `count` events; and so `times` over, one round behind the other."""
     body = orjson.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": "Hi"}]})
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{program.port}\r\nContent-Type: application/json\r\n"
     request = head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
@@ -181,11 +188,13 @@ def streams(
     async def run() -> tuple[list[_Reader], float]:
         loop = asyncio.get_running_loop()
         began = time.monotonic()
-        readers = [
-            (await loop.create_connection(lambda: _Reader(request), "127.0.0.1", program.port))[1]
-            for _ in range(connections)
-        ]
-        await asyncio.wait_for(asyncio.gather(*(reader.done for reader in readers)), 120)
+        readers: list[_Reader] = []
+        for _ in range(times):
+            readers += [
+                (await loop.create_connection(lambda: _Reader(request), "127.0.0.1", program.port))[1]
+                for _ in range(connections)
+            ]
+            await asyncio.wait_for(asyncio.gather(*(reader.done for reader in readers)), 120)
         return readers, time.monotonic() - began
 
     used = cpu_seconds(program.pid)
@@ -194,7 +203,7 @@ def streams(
     delays = sorted(delay for reader in readers for delay in reader.delays)
     firsts = sorted(reader.first or 0.0 for reader in readers)
     events = sum(reader.events for reader in readers)
-    bad = sum(not reader.done.result() and wants_done for reader in readers) + (connections * count - events)
+    bad = sum(not reader.done.result() and wants_done for reader in readers) + (times * connections * count - events)
     return StreamRun(
         events=events,
         per_second=events / seconds,
