@@ -28,7 +28,7 @@ from gw.known_secrets import KnownSecrets
 from gw.message import Exchange, Loss, Usage
 from gw.request_log.answers import messages_of
 from gw.request_log.under_way import DUE, YOUNG, UnderWay
-from gw.request_log.writer import BATCH, DELETED, REPLAY, SMALL, RequestLog
+from gw.request_log.writer import BATCH, DELETED, REPLAY, RequestLog
 from gw.secret import Secret
 from gw.sessions import new_id
 from tests.exchanges import NOW, attempt, backends, chunk, completion, exchange, refused
@@ -283,30 +283,6 @@ def test_new_sessions_are_in_the_order_of_their_time() -> None:
     assert len({new_id(NOW) for _ in range(100)}) == 100
     for id in map(uuid.UUID, ids):
         assert (id.version, id.variant) == (7, uuid.RFC_4122)
-
-
-def test_what_is_small_is_read_where_it_ends_and_what_is_large_or_streamed_in_the_thread(tmp_path: Path) -> None:
-    path = tmp_path / "requests.db"
-    log = RequestLog(path, retention_days=0)
-    long = "x" * SMALL
-    sent = [
-        exchange(id="small"),
-        exchange(id="question", messages=[{"role": "user", "content": long}]),
-        exchange(id="answer", response=[completion(long)]),
-        exchange(id="stream", response=[chunk(content="a")], stream=True),
-    ]
-    for one in sent:
-        log.end(log.new_row(), one)
-        one.status = 299
-    log.start()
-    assert log.close(10.0)
-    found = {row["request_id"]: (row["status"], row["response"]) for row in rows(path)}
-    assert found == {
-        "small": (200, "Hi Alice"),
-        "question": (299, "Hi Alice"),
-        "answer": (299, long),
-        "stream": (299, "a"),
-    }
 
 
 def test_a_refused_exchange_is_a_row_without_a_backend(tmp_path: Path) -> None:

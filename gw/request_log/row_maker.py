@@ -37,7 +37,7 @@ _NOBODY = Attempt("", "", 0.0)
 
 
 class RowMaker:
-    """Turns exchanges into rows: it parses, walks and copies whatever is there. Used by several threads at once."""
+    """Turns exchanges into rows. Runs in the writer's thread: it parses, walks and copies whatever size comes."""
 
     def __init__(
         self,

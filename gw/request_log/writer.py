@@ -29,12 +29,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("gw.log")
 
 Durability = Literal["fast", "durable"]
-_Ended = Rows | tuple[int, Exchange]  # its rows, or what they are still to be made of
 
 BATCH = 64  # rows a transaction: larger ones hold the interpreter too long
 QUEUE = 10_000  # exchanges that may wait for the thread; beyond, the event loop spills by itself
 HELD = 64 * 1024 * 1024  # characters kept in memory where neither the database nor the spill can be written
-SMALL = 8 * 1024  # bytes of a question, and of an answer, that are read at once where the exchange ends
 ROW_SIZE = 2048  # characters that a row counts for beside its texts
 REPLAY = 512  # rows read back from the spill in one go
 RETRY = 1.0  # seconds until a failed database is tried again
@@ -83,7 +81,7 @@ class RequestLog:
         self._instance = instance
         self._maker = RowMaker(content, instance, secrets or KnownSecrets(), backends, clock)
         self._under_way = UnderWay(clock)
-        self._drain: Drain[_Ended] = Drain(
+        self._drain: Drain[tuple[int, Exchange]] = Drain(
             self._work, name="gw-request-log", gather=DUE, batch=BATCH, due=self._under_way.due
         )
         self._queue = self._drain.items
@@ -133,11 +131,6 @@ class RequestLog:
         if len(self._queue) >= self._queue_size:
             # The thread cannot keep up or hangs in a write: who makes the rows now pays for them.
             self._keep(self._maker.cleaned(self._made(self._maker.finished, [(row, exchange)])))
-        elif _is_small(exchange):
-            # Read while all of it is still in the CPU's caches, and then let go. In the thread, 10 ms and fifty
-            # requests later, it costs 15 us a request more, and the event loop gains nothing by it.
-            for rows in self._made(self._maker.finished, [(row, exchange)]):
-                self._drain.put(rows)
         else:
             self._drain.put((row, exchange))
 
@@ -165,9 +158,8 @@ class RequestLog:
 
     # --- the thread's side ------------------------------------------------------------------------------------------
 
-    def _work(self, ended: Sequence[_Ended]) -> float | None:
-        finished = [one for one in ended if isinstance(one, Rows)]
-        finished += self._made(self._maker.finished, [one for one in ended if not isinstance(one, Rows)])
+    def _work(self, ended: Sequence[tuple[int, Exchange]]) -> float | None:
+        finished = self._made(self._maker.finished, ended)
         # Searched for secrets together: what a search costs is mostly its beginning.
         made = self._maker.cleaned(finished + self._made(self._maker.started, self._under_way.take()))
         finished, started = made[: len(finished)], made[len(finished) :]
@@ -332,14 +324,6 @@ class RequestLog:
             logger.error("request log %s: %d rows lost at the end, no disk took them", self.path, len(self._held))
         self.spill.close()
         self._drop()
-
-
-def _is_small(exchange: Exchange) -> bool:
-    """Whether its rows are made in a few microseconds: a short question with a short answer, which came as one."""
-    document, response = exchange.request, exchange.response
-    if exchange.stream or len(response) > 1 or (response and len(response[0]) > SMALL):
-        return False
-    return document is None or (not document.is_opened and len(document.raw) <= SMALL)
 
 
 def _size(rows: Rows) -> int:
