@@ -20,13 +20,14 @@ import uvloop
 
 from benchmarks.harness.load import REQUEST
 from benchmarks.harness.processes import ANSWER
-from gw.adapter import Adapter, WireRequest, WireResponse
+from gw.adapter import Adapter, WholeBody, WireRequest, WireResponse
 from gw.app import App
 from gw.backend import Timeouts
 from gw.document import Completion
 from gw.gateway import GatewayServer
 from gw.message import Exchange, Headers, Request, Response
 from gw.server import Limits, Reply
+from gw.server.body import WholeBody as RequestBody
 from gw.server.connection import Connection
 from gw.server.state import State
 from gw.upstream.connection import Connection as UpstreamConnection
@@ -64,7 +65,7 @@ class Socket:
         self._answers = answers
         self._endpoint = endpoint
 
-    def get_extra_info(self, name: str) -> Any:
+    def get_extra_info(self, name: str, default: object = None) -> Any:
         return ("127.0.0.1", 1) if name == "peername" else self._endpoint
 
     def write(self, data: bytes) -> None:
@@ -81,23 +82,6 @@ class Socket:
         """Nothing."""
 
 
-class Body:
-    """A body that is there: of a request, and of a provider's answer."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = self._left = data
-
-    async def read(self) -> bytes:
-        data, self._left = self._left, b""
-        return data
-
-    def commit(self) -> None:
-        """Nothing."""
-
-    async def aclose(self) -> None:
-        """Nothing."""
-
-
 def request_of() -> Request:
     """A request whose head was read."""
     return Request(
@@ -106,7 +90,7 @@ def request_of() -> Request:
         headers=Headers(PAIRS),
         client="127.0.0.1",
         id="r",
-        body=Body(REQUEST),
+        body=RequestBody(REQUEST),
     )
 
 
@@ -177,7 +161,7 @@ async def pipeline(folder: Path) -> list[tuple[str, float]]:
             return answered
 
         async def wire(_: WireRequest) -> WireResponse:
-            return WireResponse(200, Headers([(b"content-type", b"application/json")]), Body(ANSWER))
+            return WireResponse(200, Headers([(b"content-type", b"application/json")]), WholeBody(ANSWER, "provider"))
 
         found: list[tuple[str, float]] = []
 
@@ -191,8 +175,8 @@ async def pipeline(folder: Path) -> list[tuple[str, float]]:
         await layer("rate_limit", lambda: layers["rate_limit"](plain, answer))
 
         async def decode() -> None:
-            plain.body = Body(REQUEST)
-            await app._chat.decode(plain)
+            plain.body = RequestBody(REQUEST)
+            app._chat.decode_at_once(plain)
 
         await layer("the body read and checked", decode)
 
@@ -240,6 +224,7 @@ async def _clear(request: Request, work: Awaitable[object]) -> None:
     await work
     request.exchange.attempts.clear()
     request.exchange.attributes.clear()
+    request.exchange.response.clear()
 
 
 async def _recorded(app: App, request: Request) -> None:
