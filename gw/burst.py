@@ -7,7 +7,6 @@ one who was woken by the first is still awake for those that follow.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Any
 
 _LARGE = 64 * 1024  # bytes: more is not held back, and not copied to stand behind what is
@@ -56,10 +55,6 @@ class Gathering(asyncio.Transport):
         else:
             self._held = bytes(data)
             self._burst.add(self)
-
-    def writelines(self, pieces: Iterable[bytes | bytearray | memoryview]) -> None:
-        self.flush()
-        self._transport.writelines(pieces)
 
     def flush(self) -> None:
         """Send what was held back, unless the connection is gone."""

@@ -22,7 +22,6 @@ log = logging.getLogger("gw.server")
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _AHEAD = 64 * 1024  # bytes behind the current request that are read before their turn
-_JOIN = 64 * 1024  # larger bodies are not copied to stand behind their head
 _BODILESS = (204, 304)  # RFC 9110 6.4.1
 
 
@@ -250,12 +249,9 @@ class Connection(Wire):
             reply, body = _failed(request, error)
             head = reply_head(reply, request.id, len(body), keep_alive=keep)
         self.stage = "over"
-        if request.method == "HEAD" or reply.status in _BODILESS:
-            self.send(head)
-        elif len(body) <= _JOIN:
-            self.send(head + body)
-        elif not self.is_lost:
-            self._transport.writelines((head, body))
+        self.send(head)
+        if request.method != "HEAD" and reply.status not in _BODILESS:
+            self.send(body)
         return keep
 
     async def _write_stream(self, request: Request, reply: Reply, stream: ByteStream) -> bool | None:

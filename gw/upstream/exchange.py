@@ -18,7 +18,6 @@ from gw.upstream.head import Head, HeadReader, Malformed, match_head
 from gw.upstream.timers import Ticker
 
 HIGH_WATER = 64 * 1024  # bytes that wait for the reader; above, the provider is paused
-JOINED = 64 * 1024  # bytes of a request's body that are copied behind its head to make one write
 
 
 class Exchange:
@@ -73,13 +72,10 @@ class Exchange:
     def send(self, head: bytes) -> None:
         """Write the request. Nothing is awaited: the body is in memory anyway."""
         assert self._connection is not None
-        transport, content = self._connection.transport, self._wire.content
+        transport = self._connection.transport
         self._wire.is_sent = True
-        if len(content) > JOINED:
-            transport.write(head)
-            transport.write(content)
-        else:
-            transport.write(head + content)
+        transport.write(head)
+        transport.write(self._wire.content)
 
     def hear_until(self, moment: float) -> None:
         """The first byte of the answer has to come by then; once it has, the usual deadline counts."""
@@ -115,14 +111,7 @@ class Exchange:
             if self.is_whole:
                 self._release()
                 return b""
-            waiter = self._new_waiter()
-            try:  # as in wait(), which would cost another coroutine for each event of a stream
-                await waiter
-            except BaseException:
-                self._give_up()
-                raise
-            finally:
-                self._waiter = None
+            await self.wait()
         pieces = self._pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
@@ -148,25 +137,17 @@ class Exchange:
 
     async def wait(self) -> None:
         """Wait for the head or for more; where a whole answer was asked for, for all that comes without being read."""
-        waiter = self._new_waiter()
+        if self._waiter is not None:
+            raise RuntimeError("an answer has one reader: await one read() at a time")
+        self._waiter = asyncio.get_running_loop().create_future()
         try:
-            await waiter
-        except BaseException:
-            self._give_up()
+            await self._waiter
+        except BaseException:  # cancelled
+            self._fail(UpstreamConnectionError(f'the answer of backend "{self._wire.backend}" was given up'))
+            self._cut()  # even if the end has come just now: nobody is left to give the connection back
             raise
         finally:
             self._waiter = None
-
-    def _new_waiter(self) -> asyncio.Future[None]:
-        if self._waiter is not None:
-            raise RuntimeError("an answer has one reader: await one read() at a time")
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
-        return waiter
-
-    def _give_up(self) -> None:
-        """Whoever waited was cancelled."""
-        self._fail(UpstreamConnectionError(f'the answer of backend "{self._wire.backend}" was given up'))
-        self._cut()  # even if the end has come just now: nobody is left to give the connection back
 
     def _release(self) -> None:
         connection = self._connection
