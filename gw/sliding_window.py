@@ -44,11 +44,10 @@ class _Times:
 class LocalWindows:
     """Windows of one process: a list of times per key, the longest untouched key first in line to be forgotten."""
 
-    __slots__ = ("_count", "_keys", "_last", "_max_keys", "_max_times")
+    __slots__ = ("_count", "_keys", "_max_keys", "_max_times")
 
     def __init__(self, max_keys: int = MAX_KEYS, max_times: int = 15 * MAX_BLOCKS) -> None:
         self._keys: OrderedDict[bytes, _Times] = OrderedDict()
-        self._last: _Times | None = None  # those of the last in line
         self._max_keys = max_keys
         self._max_times = max_times  # of all keys together: 8 bytes each
         self._count = 0
@@ -58,12 +57,11 @@ class LocalWindows:
         keys = self._keys
         found = keys.get(key)
         if found is None:
-            found = keys[key] = self._last = _Times()
+            found = keys[key] = _Times()
             if len(keys) > self._max_keys:
                 self._forget()
-        elif found is not self._last:
+        else:
             keys.move_to_end(key)
-            self._last = found
         times, start = found.times, found.start
         end = len(times)
         while start < end and times[start] + window <= now:
