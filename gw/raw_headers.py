@@ -42,9 +42,6 @@ class RawHeaders(Headers):
         return self._low.find(part) >= 0
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_low":  # of KnownHeaders
-            self._low = self._head.lower()
-            return self._low
         if name != "pairs":
             raise AttributeError(name)
         start = self._head.find(b"\n") + 1
@@ -63,6 +60,12 @@ class KnownHeaders(RawHeaders):
     def __init__(self, head: bytes, memory: dict[object, Any]) -> None:
         self._head = head
         self._memory = memory
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "_low":
+            return super().__getattr__(name)
+        self._low = self._head.lower()  # most are never asked for anything new
+        return self._low
 
     def get(self, name: str, default: str = "") -> str:
         found = self._memory.get(name, _NEW)
