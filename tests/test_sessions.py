@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 import uuid
@@ -51,6 +52,21 @@ def ask(url: str, *messages: dict[str, Any], key: str = "", **fields: Any) -> ht
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     body = {"model": "gpt-4", "messages": list(messages)} | fields
     return WEB.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=20)
+
+
+def test_a_forked_process_gives_out_other_ids_than_its_parent() -> None:
+    new_id(0.0)  # there are random bytes in stock
+    theirs, ours = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(ours, " ".join(new_id(0.0) for _ in range(400)).encode())
+        os._exit(0)
+    os.close(ours)
+    with open(theirs) as pipe:
+        told = pipe.read().split()
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(told) == 400
+    assert {new_id(0.0) for _ in range(400)}.isdisjoint(told)
 
 
 def test_the_id_of_a_session_is_its_time_and_74_random_bits() -> None:
