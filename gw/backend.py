@@ -49,12 +49,13 @@ class Price:
 
     def of(self, usage: Usage) -> float:
         """What these tokens cost, in USD."""
-        fresh = max(0, usage.prompt - usage.cached - usage.cache_written)
-        read = self.input if self.cache_read is None else self.cache_read
-        write = self.input if self.cache_write is None else self.cache_write
-        return (
-            fresh * self.input + usage.cached * read + usage.cache_written * write + usage.completion * self.output
-        ) / 1_000_000
+        fresh = usage.prompt - usage.cached - usage.cache_written
+        price = fresh * self.input if fresh > 0 else 0.0
+        if usage.cached:
+            price += usage.cached * (self.input if self.cache_read is None else self.cache_read)
+        if usage.cache_written:
+            price += usage.cache_written * (self.input if self.cache_write is None else self.cache_write)
+        return (price + usage.completion * self.output) / 1_000_000
 
 
 class Health:
@@ -189,15 +190,14 @@ class Backend:
         """Whether one of its several keys is neither dead nor limited."""
         return len(self.keys) > 1 and any(self._keys_out.get(key, 0.0) <= self.clock() for key in self.keys)
 
-    def price_of(self, model: str) -> Price | None:
-        """USD per million tokens of one of its models: configured, else the list price, else unknown."""
-        if self.price is not None or self.prices is None:
-            return self.price
-        return self.prices(model)
-
     def cost_of(self, usage: Usage | None, model: str) -> tuple[float, str] | None:
-        """USD for one answer and where the figure comes from; None where no price is known."""
-        price = self.price_of(model) if self.cost_per_request is None or self.price is not None else None
+        """USD for one answer and where the figure comes from; None where no price is known.
+
+        A configured price goes before one for each request, and both before the list price.
+        """
+        price = self.price
+        if price is None and self.cost_per_request is None and self.prices is not None:
+            price = self.prices(model)
         if usage is not None and price is not None:
             return price.of(usage), "priced" if usage.source == "reported" else "estimated"
         if self.cost_per_request is not None:

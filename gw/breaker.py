@@ -42,7 +42,7 @@ class Breaker:
         """
         health = backend.health
         if health.failures < self.failures:
-            return "open" if backend.is_cooling else "closed"
+            return "open" if health.cooling_until and backend.is_cooling else "closed"
         if backend.is_cooling:
             return "open"
         return "probe" if health.claim_probe() else "busy"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gw.access_line import AccessLines
@@ -195,8 +195,9 @@ class Generation:
     def take_over(self) -> None:
         """From now on requests come here: tell it to what is common to all generations. Does not wait."""
         standing = self._standing
+        prices = lru_cache(1000)(partial(_list_price, self._models))  # names come from clients
         for backend in self.backends:
-            backend.prices = partial(_list_price, self._models)
+            backend.prices = prices
             self._give_health(backend)
         standing.metrics.models = frozenset(
             name for backend in self.backends for name in (backend.model, *backend.models.values()) if name

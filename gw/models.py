@@ -51,7 +51,7 @@ class LongPrice(Price):
         """What these tokens cost, in USD."""
         if usage.prompt > self.above:
             return self.long.of(usage)
-        return Price(self.input, self.output, self.cache_read, self.cache_write).of(usage)
+        return Price.of(self, usage)
 
 
 @dataclass(slots=True, frozen=True)

@@ -85,7 +85,8 @@ class Plan:
             first = sticking(sticky, range(self._equals), turns.backends)
         else:
             first = turns.now() if is_question else turns.take()
-        if self._candidates[first].backend.is_cooling:
+        backend = self._candidates[first].backend
+        if backend.health.cooling_until and backend.is_cooling:  # most have never had to cool down
             return self._pick_awake(first, sticky)
         found = self._decisions.get(first)
         if found is None:

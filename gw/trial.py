@@ -1,4 +1,4 @@
-"""One try at a backend, from its start to its one end, and the stream that it may answer with."""
+"""The one end of a try at a backend, and the stream that it may answer with."""
 
 from __future__ import annotations
 
@@ -24,60 +24,66 @@ def not_understood(backend: Backend, error: Exception) -> UpstreamProtocolError:
     return UpstreamProtocolError(f'backend "{backend.name}" sent an answer that is not what its API says')
 
 
-class Trial:
-    """An attempt's bookkeeping: in flight from here on, until `end` is called for the first time."""
+def end_attempt(
+    attempt: Attempt,
+    backend: Backend,
+    clock: Callable[[], float],
+    error: BaseException | None,
+    wire: WireRequest | None = None,
+) -> None:
+    """An attempt that was in flight is over: well, or with what broke it. Only the first call counts.
 
-    __slots__ = ("_backend", "_clock", "attempt", "is_over", "wire")
-
-    def __init__(self, backend: Backend, attempt: Attempt, clock: Callable[[], float]) -> None:
-        self._backend = backend
-        self._clock = clock
-        self.attempt = attempt
-        self.is_over = False
-        self.wire: WireRequest | None = None  # what goes to the provider, where it goes over HTTP
-        backend.health.in_flight += 1
-
-    def has_content(self) -> None:
-        """The first content is here."""
-        self.attempt.first_content = self._clock()
-
-    def end(self, error: BaseException | None) -> None:
-        """It is over: well, or with what broke it. Only the first call counts."""
-        if self.is_over:
-            return
-        self.is_over = True
-        backend, attempt = self._backend, self.attempt
-        backend.health.in_flight -= 1
-        if backend.places is not None:
-            backend.places.leave()
-        attempt.ended = self._clock()
+    `wire` is what went to the provider, where it went over HTTP.
+    """
+    if attempt.ended is not None:
+        return
+    backend.health.in_flight -= 1
+    if backend.places is not None:
+        backend.places.leave()
+    attempt.ended = clock()
+    summary = attempt.summary
+    if error is not None:
         attempt.error = error
-        if error is not None and self.wire is not None:
-            attempt.is_sent = self.wire.is_sent
-        summary = attempt.summary
-        if summary.cost_usd is None and (error is None or summary.usage is not None):
-            priced = backend.cost_of(summary.usage, attempt.model)
-            if priced is not None:
-                summary.cost_usd, summary.cost_source = priced
+        if wire is not None:
+            attempt.is_sent = wire.is_sent
+        if summary.usage is None:
+            return
+    if summary.cost_usd is None:
+        priced = backend.cost_of(summary.usage, attempt.model)
+        if priced is not None:
+            summary.cost_usd, summary.cost_source = priced
 
 
 class AnswerStream(Stream):
-    """A provider's bytes, read through a codec: `begin` it before anything else. Its end is that of its trial.
+    """A provider's bytes, read through a codec: `begin` it before anything else. Its end is that of its attempt.
 
-    Reading ahead, the trial and the observers are all here, because each layer of streams costs 1.5 us an event.
+    Reading ahead, the attempt and the observers are all here, because each layer of streams costs 1.5 us an event.
     """
 
-    __slots__ = ("_backend", "_body", "_codec", "_has_begun", "_is_read", "_observers", "_prefix", "_trial")
+    __slots__ = (
+        "_attempt",
+        "_backend",
+        "_body",
+        "_clock",
+        "_codec",
+        "_has_begun",
+        "_is_read",
+        "_observers",
+        "_prefix",
+    )
 
-    def __init__(self, backend: Backend, codec: Codec, body: WireBody, trial: Trial) -> None:
+    def __init__(
+        self, backend: Backend, codec: Codec, body: WireBody, attempt: Attempt, clock: Callable[[], float]
+    ) -> None:
+        self._attempt = attempt
         self._backend = backend
         self._body = body
+        self._clock = clock
         self._codec = codec
         self._has_begun = False
         self._is_read = False  # to its end
         self._observers: list[Observer] = []
         self._prefix: list[bytes | Chunk] = []  # what was read ahead
-        self._trial = trial
 
     async def begin(self) -> None:
         """Read ahead until content has arrived. Raises what breaks it before that: then it is closed."""
@@ -86,7 +92,7 @@ class AnswerStream(Stream):
             self._prefix += parts
             if any(isinstance(part, bytes) or part.has_content() for part in parts):
                 break
-        self._trial.has_content()
+        self._attempt.first_content = self._clock()
         self._has_begun = True
         self._body.commit()
 
@@ -127,7 +133,7 @@ class AnswerStream(Stream):
     async def aclose(self) -> None:
         self._is_read = True
         self._prefix = []
-        if not self._trial.is_over:
+        if self._attempt.ended is None:
             self._end(ClientGone("the client hung up"))
         await self._body.aclose()
 
@@ -136,32 +142,37 @@ class AnswerStream(Stream):
         return self
 
     def _end(self, error: BaseException | None) -> None:
-        if not self._trial.is_over:
-            self._trial.end(error)
+        if self._attempt.ended is None:
+            end_attempt(self._attempt, self._backend, self._clock, error, self._codec.wire)
             for observer in self._observers:
                 observer.end(error)
 
 
 class TriedStream(Stream):
-    """A stream that has begun, of a backend that answers by itself. Its end is that of its trial."""
+    """A stream that has begun, of a backend that answers by itself. Its end is that of its attempt."""
 
-    __slots__ = ("_stream", "_trial")
+    __slots__ = ("_attempt", "_backend", "_clock", "_stream")
 
-    def __init__(self, stream: Stream, trial: Trial) -> None:
+    def __init__(self, stream: Stream, attempt: Attempt, backend: Backend, clock: Callable[[], float]) -> None:
+        self._attempt = attempt
+        self._backend = backend
+        self._clock = clock
         self._stream = stream
-        self._trial = trial
 
     async def read(self) -> Sequence[Chunk]:
         try:
             chunks = await self._stream.read()
         except BaseException as error:
-            self._trial.end(error)
+            self._end(error)
             await self._stream.aclose()
             raise
         if not chunks:
-            self._trial.end(None)
+            self._end(None)
         return chunks
 
     async def aclose(self) -> None:
-        self._trial.end(ClientGone("the client hung up"))
+        self._end(ClientGone("the client hung up"))
         await self._stream.aclose()
+
+    def _end(self, error: BaseException | None) -> None:
+        end_attempt(self._attempt, self._backend, self._clock, error)

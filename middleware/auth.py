@@ -98,8 +98,8 @@ class Auth:
 
     def __call__(self, request: Request, call_next: Handler, /) -> Awaitable[Response]:
         if not self._keys:
-            if self.mode != "off":
-                _check_local(request)
+            if self.mode != "off" and (suspect := request.headers.about(_suspect)) is not None:
+                _refuse(suspect, request)
             return call_next(request)
         principal = self._identify(request)
         if principal is None:
@@ -197,11 +197,8 @@ def _token(headers: Headers) -> bytes:
 # --- local safety -----------------------------------------------------------------------------------------------
 
 
-def _check_local(request: Request) -> None:
+def _refuse(suspect: Literal["host", "origin"], request: Request) -> None:
     """Refuse what a web page could make a browser send. Raises Forbidden (`forbidden_origin`)."""
-    suspect = request.headers.about(_suspect)
-    if suspect is None:
-        return
     if suspect == "host":
         raise Forbidden(
             "the Host header names no loopback address: a gateway without a key is called as 127.0.0.1 or localhost; "

@@ -44,30 +44,24 @@ class RateLimit:
         self._max = max
         self._window = float(window)
         self._proxies = [_network(proxy) for proxy in trusted_proxies]
-        self._shared = shared if shared is not None else LocalShared()
+        self._admit = (shared if shared is not None else LocalShared()).admit
         self._clock = clock
 
     async def __call__(self, request: Request, call_next: Handler, /) -> Response:
         key, limit, window = self._whose(request)
-        allowed, remaining, reset = self._shared.admit(key, limit, window, self._clock())
+        allowed, remaining, reset = self._admit(key, limit, window, self._clock())
         seconds = math.ceil(reset)
-        headers = {
-            "X-RateLimit-Limit": str(limit),
-            "X-RateLimit-Remaining": str(remaining),
-            "X-RateLimit-Reset": str(seconds),
-        }
-        if not allowed:
-            raise RateLimited(
-                f"more than {limit} requests in {window:g} seconds: try again in {seconds} seconds",
-                retry_after=seconds,
-                headers=headers,
-            )
         try:
+            if not allowed:
+                raise RateLimited(
+                    f"more than {limit} requests in {window:g} seconds: try again in {seconds} seconds",
+                    retry_after=seconds,
+                )
             response = await call_next(request)
         except GatewayError as error:
-            error.headers.update(headers)
+            _tell(error.headers, limit, remaining, seconds)
             raise
-        response.headers.update(headers)
+        _tell(response.headers, limit, remaining, seconds)
         return response
 
     def _whose(self, request: Request) -> tuple[bytes, int, float]:
@@ -96,6 +90,12 @@ class RateLimit:
     def _is_proxy(self, client: str) -> bool:
         address = _parsed(client)
         return address is not None and any(address in network for network in self._proxies)
+
+
+def _tell(headers: dict[str, str], limit: int, remaining: int, seconds: int) -> None:
+    headers["X-RateLimit-Limit"] = str(limit)
+    headers["X-RateLimit-Remaining"] = str(remaining)
+    headers["X-RateLimit-Reset"] = str(seconds)
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:

@@ -77,10 +77,9 @@ class Route:
             request.exchange.degraded = True
         if decision.drops_tools:
             request = _without_tools(request)
-        routed = request.copy()
-        routed.candidates = candidates
+        request.candidates = candidates
         try:
-            return await call_next(routed)
+            return await call_next(request)
         except GatewayError as error:
             if not decision.without_tools or not can_fall_back(error):
                 _tell(error, request.exchange)

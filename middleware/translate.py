@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from gw.adapter import Codec, WholeBody, WireBody, WireHandler
+from gw.adapter import Adapter, Codec, Provider, WholeBody, WireBody, WireHandler, WireRequest, WireResponse
 from gw.backend import Backend
 from gw.document import Completion
 from gw.errors import UpstreamError
@@ -21,7 +21,7 @@ from gw.places import Places
 from gw.provider_limits import heed
 from gw.secret import Secret
 from gw.stream import Stream, begun
-from gw.trial import MALFORMED, AnswerStream, Trial, TriedStream, not_understood
+from gw.trial import MALFORMED, AnswerStream, TriedStream, end_attempt, not_understood
 
 MAX_ERROR_BODY = 256 * 1024  # what is read of an error answer; providers' own are a few kilobytes
 
@@ -36,75 +36,103 @@ class Translate:
 
     async def __call__(self, request: Request, call_next: WireHandler) -> Response:
         candidate = request.candidate
-        backend = candidate.backend
-        attempt = Attempt(backend.name, candidate.model, self._clock())
+        backend, clock = candidate.backend, self._clock
+        attempt = Attempt(backend.name, candidate.model, clock())
         request.exchange.attempts.append(attempt)
         if backend.places is not None:
-            await _enter(backend.places, attempt, self._clock)
-        trial = Trial(backend, attempt, self._clock)
+            await _enter(backend.places, attempt, clock)
+        backend.health.in_flight += 1
+        wire: WireRequest | None = None
+        has_fresh_key = False
         try:
-            if backend.provider is None:
-                response = await self._exchange(request, candidate, trial, call_next)
-            else:
-                response = await backend.provider.answer(request)
-                attempt.summary = response.summary
-            content = response.content
-            if not isinstance(content, Stream):
-                trial.end(None)
-            elif not isinstance(content, AnswerStream):
-                response.content = TriedStream(await begun(content), trial)
-                trial.has_content()
-            return response
+            if backend.provider is not None:
+                return await self._asked(backend.provider, request, attempt)
+            adapter = backend.adapter
+            assert adapter is not None, f"backend {backend.name} has neither adapter nor provider"
+            prepare = getattr(adapter, "prepare", None)
+            while True:  # one frame: hardly any request comes back here
+                ready = _with_next_key(request) if candidate.key is None and backend.keys else request
+                if prepare is not None:
+                    ready = await prepare(ready)
+                key = ready.candidates[0].key
+                try:
+                    codec = adapter.open(ready)
+                    wire = codec.wire
+                    _note(request, backend, codec, attempt)
+                    reply = await call_next(wire)
+                    attempt.status = reply.status
+                    heed(backend, reply.headers, key)
+                    body = reply.body
+                    if isinstance(body, WholeBody) and not wire.stream:
+                        content: Completion | AnswerStream = _read(backend, codec, reply, body.content)
+                    else:
+                        content = await self._received(backend, codec, reply, attempt)
+                except UpstreamError as error:
+                    backend.judge_key(key, error)
+                    # A token may be revoked before it expires: one fresh one is asked for, once.
+                    if has_fresh_key or attempt.ended is not None or not _forgets(adapter, key, error):
+                        raise
+                    has_fresh_key = True
+                else:
+                    if not wire.stream:
+                        end_attempt(attempt, backend, clock, None)
+                    return Response(content, 200, told(codec.losses) if codec.losses else None, codec.summary)
         except BaseException as error:
-            trial.end(error)
+            end_attempt(attempt, backend, clock, error, wire)
             raise
 
-    async def _exchange(self, request: Request, candidate: Candidate, trial: Trial, call_next: WireHandler) -> Response:
-        backend = candidate.backend
-        adapter = backend.adapter
-        assert adapter is not None, f"backend {backend.name} has neither adapter nor provider"
-        prepare = getattr(adapter, "prepare", None)
-        forget = getattr(adapter, "refused_key", None)
-        for is_last in (forget is None, True):
-            ready = request
-            if candidate.key is None and backend.keys:
-                ready = request.replace(candidates=(_with_key(candidate, backend.next_key()),))
-            if prepare is not None:
-                ready = await prepare(ready)
-            try:
-                codec = adapter.open(ready)
-                wire = trial.wire = codec.wire
-                _note(request, backend, codec, trial.attempt)
-                reply = await call_next(wire)
-                trial.attempt.status = reply.status
-                heed(backend, reply.headers, ready.candidate.key)
-                content: Completion | AnswerStream
-                if wire.stream and 200 <= reply.status < 300:
-                    content = AnswerStream(backend, codec, reply.body, trial)
-                    await content.begin()  # what its first events say of the key counts, too
-                else:
-                    failed = not 200 <= reply.status < 300
-                    body = reply.body
-                    whole = body.content if isinstance(body, WholeBody) else await _read_whole(body, failed=failed)
-                    try:
-                        if failed:
-                            raise codec.fail(reply.status, reply.headers, whole)
-                        content = codec.complete(whole)
-                    except MALFORMED as error:
-                        raise not_understood(backend, error) from error
-                return Response(content, 200, told(codec.losses) if codec.losses else None, codec.summary)
-            except UpstreamError as error:
-                backend.judge_key(ready.candidate.key, error)
-                # A token may be revoked before it expires: one fresh one is asked for, once.
-                if is_last or trial.is_over or error.fault != "dead_key" or forget is None:
-                    raise
-                forget(ready.candidate.key)
-        raise AssertionError("unreachable")
+    async def _asked(self, provider: Provider, request: Request, attempt: Attempt) -> Response:
+        """The answer of a backend that answers by itself."""
+        backend = request.candidate.backend
+        response = await provider.answer(request)
+        attempt.summary = response.summary
+        content = response.content
+        if isinstance(content, Stream):
+            response.content = TriedStream(await begun(content), attempt, backend, self._clock)
+            attempt.first_content = self._clock()
+        else:
+            end_attempt(attempt, backend, self._clock, None)
+        return response
+
+    async def _received(
+        self, backend: Backend, codec: Codec, reply: WireResponse, attempt: Attempt
+    ) -> Completion | AnswerStream:
+        """The answer of which something is still to come, up to its first content or to its end."""
+        body = reply.body
+        has_failed = not 200 <= reply.status < 300
+        if codec.wire.stream and not has_failed:
+            content = AnswerStream(backend, codec, body, attempt, self._clock)
+            await content.begin()  # what its first events say of the key counts, too
+            return content
+        whole = body.content if isinstance(body, WholeBody) else await _read_whole(body, failed=has_failed)
+        return _read(backend, codec, reply, whole)
 
 
-def _with_key(candidate: Candidate, key: Secret | None) -> Candidate:
-    backend, model, answers_as, reason, explicit, _ = candidate
-    return Candidate(backend, model, answers_as, reason, explicit, key)
+def _read(backend: Backend, codec: Codec, reply: WireResponse, whole: bytes) -> Completion:
+    """A whole answer, understood. Raises what it says went wrong."""
+    try:
+        if not 200 <= reply.status < 300:
+            raise codec.fail(reply.status, reply.headers, whole)
+        return codec.complete(whole)
+    except MALFORMED as error:
+        raise not_understood(backend, error) from error
+
+
+def _with_next_key(request: Request) -> Request:
+    """The request with the key whose turn it is."""
+    first, *others = request.candidates
+    ready = request.copy()
+    ready.candidates = (Candidate(*first[:-1], first.backend.next_key()), *others)
+    return ready
+
+
+def _forgets(adapter: Adapter, key: Secret | None, error: UpstreamError) -> bool:
+    """Whether the adapter has put away a key that was refused, because it can fetch another."""
+    forget = getattr(adapter, "refused_key", None)
+    if forget is None or error.fault != "dead_key":
+        return False
+    forget(key)
+    return True
 
 
 def _note(request: Request, backend: Backend, codec: Codec, attempt: Attempt) -> None:
