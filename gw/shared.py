@@ -21,7 +21,7 @@ import sys
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from fcntl import LOCK_EX, LOCK_UN, lockf
 from typing import Any, Literal, NoReturn, TypeAlias
@@ -82,12 +82,12 @@ class Rows:
 class Shared(ABC):
     """What the workers of one gateway know together."""
 
-    @abstractmethod
-    def admit(self, key: bytes, limit: int, window: float, now: float) -> Admission:
-        """Count one request of `key` at `now` (monotonic seconds) if `limit` per `window` seconds allows it.
+    admit: Callable[[bytes, int, float, float], Admission]
+    """Count one request of a key at `now` (monotonic seconds) if `limit` per `window` seconds allows it.
 
-        `limit` is from 1 to `sliding_window.MAX_LIMIT`. A request that is refused counts for nothing.
-        """
+    Its arguments are key, limit, window and now; `limit` is from 1 to `sliding_window.MAX_LIMIT`. A request that is
+    refused counts for nothing.
+    """
 
     @abstractmethod
     def cells(self, name: str, count: int) -> Cells:
@@ -118,12 +118,9 @@ class LocalShared(Shared):
     """For one worker: plain memory, and locks that only keep threads apart."""
 
     def __init__(self) -> None:
-        self._windows = LocalWindows()
+        self.admit = LocalWindows().admit
         self._cells: dict[str, Cells] = {}
         self._rows: dict[tuple[Kind, str], Rows] = {}
-
-    def admit(self, key: bytes, limit: int, window: float, now: float) -> Admission:
-        return self._windows.admit(key, limit, window, now)
 
     def cells(self, name: str, count: int) -> Cells:
         found = self._cells.get(name)
@@ -164,14 +161,11 @@ class ForkShared(Shared):
         self._locks = _LockFile()
         windows = SharedWindows.size()
         memory = memoryview(mmap.mmap(-1, windows + arena))
-        self._windows = SharedWindows(memory[:windows], self._locks.fileno())
+        self.admit = SharedWindows(memory[:windows], self._locks.fileno()).admit
         self._directory = _Directory(memory[windows:], self._lock(SharedWindows.STRIPES), workers + 1)
         self._supervisor = self._worker = workers  # the supervisor's own row is the last
         self._cells: dict[str, Cells] = {}
         self._rows: dict[tuple[Kind, str], Rows] = {}
-
-    def admit(self, key: bytes, limit: int, window: float, now: float) -> Admission:
-        return self._windows.admit(key, limit, window, now)
 
     def cells(self, name: str, count: int) -> Cells:
         found = self._cells.get(name)

@@ -42,7 +42,8 @@ class Walk:
 
     def __init__(self, request: Request, call_next: Handler, deadline: Deadline | None, latencies: Latencies) -> None:
         # Layers below may change the body in place; every try begins with what came in here.
-        self._raw = request.document.raw if request.document is not None else b""
+        document = request.document
+        self._raw = document.raw if document is not None else b""
         self._latencies = latencies
         self._too_short = 0  # the longest context that the prompt did not fit in, in tokens
         self.call_next = call_next

@@ -21,7 +21,7 @@ from gw.deadline import DeadlinePassed, TimedStream, deadline_of
 from gw.document import Chunk
 from gw.errors import GatewayError, can_fall_back
 from gw.hedge import Hedge, first_content
-from gw.message import Attempt, Candidate, Exchange, Request, Response
+from gw.message import Candidate, Exchange, Request, Response
 from gw.outcome import is_client_gone
 from gw.pipeline import Handler
 from gw.retry import Budget, Retries, Share
@@ -99,7 +99,7 @@ class Fallback:
                 while asks:
                     try:
                         if is_plain:
-                            response = await walk.ask(candidate)
+                            response = await call_next(walk.attempt(candidate))
                         else:
                             response = await self._try(walk, candidate)
                     except GatewayError as error:
@@ -197,7 +197,11 @@ class Fallback:
         else:
             self._breaker.answered(backend)
         if attempts:
-            self._learn(exchange, attempts[-1])
+            # How long the one that answered took.
+            attempt, stream = attempts[-1], exchange.stream
+            until = attempt.ended if self._holds_back or not stream else attempt.first_content
+            if until is not None:
+                self._latencies[attempt.backend, stream].add(until - attempt.started)
         if walk.position:
             exchange.degraded = True
         headers = response.headers
@@ -216,12 +220,6 @@ class Fallback:
         if self._goes_on_of.get(backend.name, self._goes_on) and walk.has_one_choice:
             stream = Continued(stream, self._successor(walk, candidate))
         return stream if walk.deadline is None else TimedStream(stream, walk.deadline, exchange)
-
-    def _learn(self, exchange: Exchange, attempt: Attempt) -> None:
-        """How long the one that answered took."""
-        until = attempt.ended if self._holds_back or not exchange.stream else attempt.first_content
-        if until is not None:
-            self._latencies[attempt.backend, exchange.stream].add(until - attempt.started)
 
     def _successor(self, walk: Walk, answering: Candidate) -> Successor:
         return Successor(walk, answering, breaker=self._breaker, backends=self._backends, listed=self._continues)

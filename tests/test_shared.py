@@ -250,7 +250,7 @@ def test_a_process_killed_at_any_line_of_making_room_blocks_nobody_and_spoils_no
     size = SharedWindows.size(128, 64)
     for line in range(1, 300, 7):
         limits = ForkShared(1)
-        limits._windows = SharedWindows(_mapping(size), limits._locks.fileno(), 128, 64)
+        limits.admit = SharedWindows(_mapping(size), limits._locks.fileno(), 128, 64).admit
         for step in range(600):
             limits.admit(b"scan%d" % step, 2, 1e9, float(step))
 
