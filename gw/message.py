@@ -75,6 +75,7 @@ class Principal(NamedTuple):
 
 
 ANONYMOUS = Principal("anonymous")
+_NO_PARAMETERS: Mapping[str, str] = {}
 
 
 class Candidate(NamedTuple):
@@ -223,7 +224,7 @@ class Request:
         self.id = id
         self.body = body
         self.operation = ""  # "chat", "models", "health", ...; set by the endpoint
-        self.parameters: Mapping[str, str] = {}  # from the path: {"backend": "openrouter-glm"}
+        self.parameters = _NO_PARAMETERS  # from the path: {"backend": "openrouter-glm"}
         self.principal = ANONYMOUS
         self.document: Document | None = None
         self.candidates: Sequence[Candidate] = ()  # best first; the first is the one to ask

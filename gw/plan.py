@@ -72,7 +72,7 @@ class Plan:
         self._laters = [candidate._replace(answers_as=candidate.model) for candidate in self._candidates]
         self._decisions: dict[int, Decision] = {}  # by who is first, while that one is awake
 
-    def pick(self, sticky: str = "", *, is_question: bool = False) -> Decision:
+    def pick(self, sticky: str = "", is_question: bool = False) -> Decision:
         """Who answers one request. Whoever stands behind the first is not looked at: fallback does that.
 
         `sticky` belongs to one of the equals. A question, as `gw explain` asks it, takes nobody's turn. Raises

@@ -176,7 +176,7 @@ class Router:
                 self._plans[kind] = plan
         sticky = request.headers.get(self._sticky) if self._sticky is not None else ""
         if plan.plain is None and not plan.drops_tools:
-            return plan.pick(sticky, is_question=is_question)
+            return plan.pick(sticky, is_question)
         return _with_plain(plan, sticky, is_question)
 
     def _plan(self, request: Request, model: str, asked: Wants, size: Size) -> Plan:
@@ -325,12 +325,12 @@ class Router:
 def _with_plain(plan: Plan, sticky: str, is_question: bool) -> Decision:
     """Where tools may be dropped: who answers without them is asked last, or alone where nobody else is awake."""
     if plan.drops_tools:
-        return plan.pick(sticky, is_question=is_question)._replace(degraded=True, drops_tools=True)
+        return plan.pick(sticky, is_question)._replace(degraded=True, drops_tools=True)
     assert plan.plain is not None
     try:
-        decision = plan.pick(sticky, is_question=is_question)
+        decision = plan.pick(sticky, is_question)
     except Unavailable:
-        return plan.plain.pick(sticky, is_question=is_question)._replace(degraded=True, drops_tools=True)
+        return plan.plain.pick(sticky, is_question)._replace(degraded=True, drops_tools=True)
     return decision._replace(without_tools=plan.plain.stand_ins())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 
 from gw.backend import Backend
 from gw.deadline import Deadline, DeadlinePassed, tell_cancelled
@@ -18,6 +18,7 @@ Latencies = defaultdict[tuple[str, bool], Latency]
 """By the backend's name and whether the answer is a stream."""
 
 
+_NOBODY: Mapping[str, GatewayError] = {}
 RETRY_AFTER = 1.0  # seconds, for a client where no provider says how long its limit lasts
 
 
@@ -49,13 +50,13 @@ class Walk:
         self.call_next = call_next
         self.candidates = request.candidates
         self.deadline = deadline
-        self.failures: list[GatewayError] = []
+        self.failures: tuple[GatewayError, ...] = ()
         self.judged: Attempt | None = None  # the breaker knows already how its stream broke
         self.keys_given_up = 0  # of the candidate that is asked
         self.position = 0  # of the candidate that is asked, or has answered
         self.request = request
         self.retries = 0  # of the candidate that is asked
-        self.rivals: dict[str, GatewayError] = {}  # how those failed that were asked beside another one
+        self.rivals = _NOBODY  # how those failed that were asked beside another one
 
     def go_to(self, position: int) -> None:
         """Another candidate is asked from now on."""
@@ -90,7 +91,7 @@ class Walk:
 
     def failed(self, backend: Backend, error: GatewayError) -> None:
         """Remember a failure."""
-        self.failures.append(error)
+        self.failures += (error,)
         if error.fault == "context_length" and backend.context_length is not None:
             self._too_short = max(self._too_short, backend.context_length)
 

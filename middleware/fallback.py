@@ -88,7 +88,7 @@ class Fallback:
                 continue
             admission = self._breaker.admit(candidate.backend)
             if admission == "open" or (admission == "busy" and walk.later(position)):
-                walk.failures.append(cooling(candidate.backend))
+                walk.failures += (cooling(candidate.backend),)
                 continue
             if position:
                 walk.go_to(position)
@@ -145,7 +145,7 @@ class Fallback:
         backend = candidate.backend
         if error.fault in _OF_A_KEY and walk.keys_given_up < len(backend.keys) - 1 and backend.has_spare_key:
             walk.keys_given_up += 1
-            walk.failures.append(error)
+            walk.failures += (error,)
             return True
         if not isinstance(error, DeadlinePassed):
             self._breaker.failed(backend, error, is_last=walk.is_last_awake(backend))
@@ -246,7 +246,7 @@ class Fallback:
             return await walk.ask(candidate)
         except GatewayError as error:
             self._breaker.failed(candidate.backend, error, is_last=False)
-            walk.rivals[candidate.backend.name] = error
+            walk.rivals = {**walk.rivals, candidate.backend.name: error}
             raise
 
 
