@@ -54,6 +54,7 @@ class RowMaker:
         self._instance = instance
         self._secrets = secrets
         self._backends = backends
+        self._kinds = {} if backends is None else {name: backends[name].kind for name in backends.names()}
         self._clock = clock
         self._openings: dict[tuple[object, ...], Shape] = {}  # what started rows share
 
@@ -66,7 +67,7 @@ class RowMaker:
             own.append(session[:MAX_NAME])
             kind |= HAS_SESSION
         own.append(int(exchange.timestamp * 1000))
-        known = (kind, exchange.model, exchange.principal[0], exchange.operation, exchange.stream)
+        known = (kind, _name(exchange.model), exchange.principal[0], exchange.operation, exchange.stream)
         shape = self._openings.get(known) or self._opening(known)
         return _make_rows(Rows, (number, (shape, own), ()))
 
@@ -74,7 +75,7 @@ class RowMaker:
         kind, model, key_name, operation, stream = known
         shared: dict[str, Value] = {
             "instance": self._instance,
-            "model": _name(model),
+            "model": model,
             "key_name": key_name,
             "operation": operation or None,
             "degraded": 0,
@@ -158,11 +159,10 @@ class RowMaker:
         error = _NO_ERROR
         if exchange.error is not None or exchange.status >= 400:
             error = self._error(exchange)
-        known = self._backends.get(backend) if self._backends is not None else None
         common = (
             kind,
             backend or None,
-            known.kind if known is not None else None,
+            self._kinds.get(backend),
             self._instance,
             folder,
             _name(exchange.model),
