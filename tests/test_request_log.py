@@ -484,6 +484,7 @@ def test_a_known_secret_is_found_nowhere(tmp_path: Path) -> None:
         exchange(attributes={"team.object": object(), "team.set": {1}}),
         exchange(ended=None),
         exchange(attempts=[attempt(finish_reason=["stop"])], session_id=7, model=["gpt-4"]),
+        exchange(attempts=[attempt(finish_reason=["stop"]), attempt(finish_reason={"a": 1})]),
     ],
 )
 def test_odd_values_never_cost_the_row(tmp_path: Path, one: Exchange) -> None:

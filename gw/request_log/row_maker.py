@@ -12,7 +12,7 @@ from gw.known_secrets import KnownSecrets
 from gw.message import Attempt, Exchange
 from gw.outcome import code_of, is_client_gone, message_of, outcome_of, status_of, type_of
 from gw.request_log.content import MAX_NAME, Content, ContentKeeper, to_json
-from gw.request_log.rows import Rows, mapped, plain
+from gw.request_log.rows import Rows, mapped
 from gw.request_log.schema import (
     HAS_COST,
     HAS_DETAILS,
@@ -85,7 +85,7 @@ class RowMaker:
         }
         if len(self._openings) >= _KEPT:
             self._openings.clear()
-        shape = self._openings[known] = REQUESTS.shapes[kind, *map(shared.get, REQUESTS.shared)]
+        shape = self._openings[known] = REQUESTS.shape((kind, *map(shared.get, REQUESTS.shared)))
         return shape
 
     def finished(self, number: int, exchange: Exchange) -> Rows:
@@ -191,10 +191,7 @@ class RowMaker:
             model,
             status,
         )
-        try:
-            return REQUESTS.shapes[common], own
-        except TypeError:  # something that is no plain value, of somebody's own backend
-            return REQUESTS.shapes[tuple(map(plain, common))], own
+        return REQUESTS.shape(common), own
 
     def _try(self, number: int, attempt: Attempt, exchange: Exchange) -> Row:
         summary, error, started = attempt.summary, attempt.error, attempt.started

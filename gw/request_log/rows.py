@@ -7,9 +7,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from gw.request_log.schema import REQUESTS, TRIES
-from gw.request_log.tables import Row, Table, Value
-
-_TYPES = frozenset({str, int, float, bool, type(None)})
+from gw.request_log.tables import Row, Table, Value, plain
 
 
 class Rows(NamedTuple):
@@ -53,13 +51,4 @@ def mapped(rows: Rows, change: Callable[[Value], Value]) -> Rows:
 
 def _mapped(table: Table, row: Row, change: Callable[[Value], Value]) -> Row:
     shape, own = row
-    return table.shapes[shape.kind, *map(change, shape.shared)], [change(value) for value in own]
-
-
-def plain(value: Any) -> Value:
-    """What SQLite and JSON take as it is; half a character is replaced, anything else left out."""
-    if type(value) is str:
-        return value.encode("utf-8", "replace").decode()
-    if type(value) is int and not -(2**63) <= value < 2**63:
-        return None
-    return value if type(value) in _TYPES else None
+    return table.shape((shape.kind, *map(change, shape.shared))), [change(value) for value in own]

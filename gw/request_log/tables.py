@@ -13,6 +13,7 @@ Value = str | int | float | None
 
 SIZES = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)  # rows a statement; few, so that SQLite compiles each of them once
 MAX_SHAPES = 256  # kept of a table
+_TYPES = frozenset({str, int, float, bool, type(None)})
 
 
 class Shape:
@@ -62,7 +63,7 @@ class Table:
         self.shared = tuple(shared)
         self.own = tuple(own)
         self.optional = tuple(map(tuple, optional))
-        self.shapes = _Shapes(self)  # [kind, *shared]: the one shape of rows that have these in common
+        self._shapes = _Shapes(self)
         self._conflict = conflict
         self._own_names: dict[int, tuple[str, ...]] = {}  # by kind
         self._statements: dict[tuple[int, tuple[str, ...]], dict[int, str]] = {}  # by kind and shared columns
@@ -90,10 +91,17 @@ class Table:
             if not set(group) <= set(self.shared) and any(values.get(name) is not None for name in group):
                 kind |= 1 << bit
                 own += [values.get(name) for name in group]
-        return self.shapes[kind, *[values.get(name) for name in self.shared]], own
+        return self.shape((kind, *[values.get(name) for name in self.shared])), own
 
-    def shape(self, kind: int, shared: tuple[Value, ...]) -> Shape:
-        """A new shape; `shapes` has those that are there."""
+    def shape(self, key: tuple[Any, ...]) -> Shape:
+        """The one shape of rows that have `key` in common: their kind, and the values of the shared columns."""
+        try:
+            return self._shapes[key]
+        except TypeError:  # something that is no plain value, from somebody's own backend
+            return self._shapes[tuple(map(plain, key))]
+
+    def new_shape(self, kind: int, *shared: Value) -> Shape:
+        """A shape that is not there yet."""
         columns = tuple([name for name, value in zip(self.shared, shared, strict=True) if value is not None])
         if len(self._statements) >= MAX_SHAPES:
             self._statements.clear()
@@ -132,6 +140,14 @@ class _Shapes(dict[tuple[Any, ...], Shape]):
     def __missing__(self, key: tuple[Any, ...]) -> Shape:
         if len(self) >= MAX_SHAPES:
             self.clear()
-        kind, *shared = key
-        shape = self[key] = self._table.shape(kind, tuple(shared))
+        shape = self[key] = self._table.new_shape(*key)
         return shape
+
+
+def plain(value: Any) -> Value:
+    """What SQLite and JSON take as it is; half a character is replaced, anything else left out."""
+    if type(value) is str:
+        return value.encode("utf-8", "replace").decode()
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        return None
+    return value if type(value) in _TYPES else None
