@@ -27,6 +27,7 @@ from gw.message import Attempt, Exchange, Request, Response, Summary, Usage
 from gw.middleware.log import Log
 from gw.request_log.answers import messages_of
 from gw.request_log.content import ANSWER as KEPT
+from gw.request_log.content import said_by
 from gw.request_log.writer import RequestLog
 from gw.secret import Secret
 from tests.exchanges import chunk
@@ -95,14 +96,14 @@ def test_on_the_loop_begin_and_end(benchmark: BenchmarkFixture, tmp_path: Path) 
 
 
 def test_rows_written_and_flushed(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
-    answer = Completion(ANSWER, orjson.loads(ANSWER))  # parsed by its adapter, as in the gateway
+    said = said_by(Completion(ANSWER))
     with _opened(tmp_path / "requests.db") as log:
 
         def setup() -> tuple[tuple[list[Exchange]], dict[str, Any]]:
             exchanges = [_exchange(number) for number in range(ROWS)]
             for exchange in exchanges:
                 exchange.response = [ANSWER]
-                exchange.attributes[KEPT] = answer
+                exchange.attributes[KEPT] = said
             return (exchanges,), {}
 
         def write(exchanges: list[Exchange]) -> None:

@@ -25,6 +25,7 @@ from gw.shared import LocalShared, Rows, Shared
 NONE = "none"
 PERIOD = 1.0  # seconds: how old the watched figures of other workers may be
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+KINDS = ("input", "output", "cached", "cache_written", "reasoning")  # of tokens
 _SUM = len(SECONDS) + 1
 
 FAMILIES = (
@@ -98,9 +99,7 @@ class Metrics:
         self._lag: LoopLag | None = None
         # The rows that every request or attempt of a kind adds to, found with one look-up.
         self._of_request: dict[tuple[str, str, int], tuple[Row, Row, Row]] = {}
-        self._of_attempt: dict[tuple[str, str], tuple[Row, Row]] = {}
-        self._of_tokens: dict[tuple[str, str], Sequence[Row]] = {}
-        self._of_cost: dict[Labels, Row] = {}
+        self._of_attempt: dict[tuple[str, str, str, str | None], tuple[Row, Row, Sequence[Row], Row]] = {}
         for family in FAMILIES:
             self.declare(family)
         self.watch("gw_uptime_seconds", "Since the start", self.uptime, kind="gauge", over_workers="max")
@@ -178,10 +177,10 @@ class Metrics:
         key = exchange.operation, backend, exchange.status
         total, durations, first_contents = self._of_request.get(key) or self._request_rows(*key)
         total[0] += 1.0
-        ended = exchange.ended if exchange.ended is not None else self._clock()
-        _observe(durations, ended - exchange.started)
-        if exchange.first_content is not None:
-            _observe(first_contents, exchange.first_content - exchange.started)
+        started, ended, began = exchange.started, exchange.ended, exchange.first_content
+        _observe(durations, (self._clock() if ended is None else ended) - started)
+        if began is not None:
+            _observe(first_contents, began - started)
             if exchange.stream and exchange.error is not None:
                 self.inc("gw_streams_cut_total", (backend, outcome_of(exchange.error)))
         if exchange.degraded:
@@ -190,9 +189,11 @@ class Metrics:
             self._record_attempt(attempt)
 
     def _record_attempt(self, attempt: Attempt) -> None:
-        backend, summary = attempt.backend, attempt.summary
-        key = backend, "ok" if attempt.error is None else outcome_of(attempt.error)
-        total, durations = self._of_attempt.get(key) or self._attempt_rows(*key)
+        backend, model, error, summary = attempt.backend, attempt.model, attempt.error, attempt.summary
+        if model not in self.models:
+            model = OTHER
+        key = backend, model, "ok" if error is None else outcome_of(error), summary.cost_source
+        total, durations, tokens, spent = self._of_attempt.get(key) or self._attempt_rows(*key)
         total[0] += 1.0
         if attempt.ended is not None:
             _observe(durations, attempt.ended - attempt.started)
@@ -200,29 +201,22 @@ class Metrics:
             self.observe("gw_queue_wait_seconds", attempt.queue_wait, (backend,))
         for loss in attempt.losses:
             self.inc("gw_losses_total", (backend, loss.kind))
-        model = attempt.model if attempt.model in self.models else OTHER
-        usage = summary.usage
+        usage, cost = summary.usage, summary.cost_usd
         if usage is not None:
             if usage.source != "reported":
                 self.inc("gw_estimated_usage_total", (backend,))
-            rows = self._of_tokens.get((backend, model)) or self._token_rows(backend, model)
             if usage.prompt > 0:
-                rows[0][0] += usage.prompt
+                tokens[0][0] += usage.prompt
             if usage.completion > 0:
-                rows[1][0] += usage.completion
+                tokens[1][0] += usage.completion
             if usage.cached > 0:
-                rows[2][0] += usage.cached
+                tokens[2][0] += usage.cached
             if usage.cache_written > 0:
-                rows[3][0] += usage.cache_written
+                tokens[3][0] += usage.cache_written
             if usage.reasoning > 0:
-                rows[4][0] += usage.reasoning
-        cost = summary.cost_usd
+                tokens[4][0] += usage.reasoning
         if cost is not None and cost > 0:
-            spent = backend, model, summary.cost_source or NONE
-            row = self._of_cost.get(spent)
-            if row is None:
-                row = self._of_cost[spent] = self._series.row("gw_cost_usd_total", spent)
-            row[0] += cost
+            spent[0] += cost
 
     def _request_rows(self, operation: str, backend: str, status: int) -> tuple[Row, Row, Row]:
         of_kind = operation or NONE, backend
@@ -233,17 +227,16 @@ class Metrics:
         )
         return rows
 
-    def _attempt_rows(self, backend: str, outcome: str) -> tuple[Row, Row]:
-        rows = self._of_attempt[backend, outcome] = (
-            self._series.row("gw_attempts_total", (backend, outcome)),
-            self._series.row("gw_attempt_duration_seconds", (backend,)),
-        )
-        return rows
-
-    def _token_rows(self, backend: str, model: str) -> Sequence[Row]:
-        kinds = ("input", "output", "cached", "cache_written", "reasoning")
+    def _attempt_rows(
+        self, backend: str, model: str, outcome: str, cost_source: str | None
+    ) -> tuple[Row, Row, Sequence[Row], Row]:
         row = self._series.row
-        rows = self._of_tokens[backend, model] = tuple(row("gw_tokens_total", (backend, model, kind)) for kind in kinds)
+        rows = self._of_attempt[backend, model, outcome, cost_source] = (
+            row("gw_attempts_total", (backend, outcome)),
+            row("gw_attempt_duration_seconds", (backend,)),
+            [row("gw_tokens_total", (backend, model, kind)) for kind in KINDS],
+            row("gw_cost_usd_total", (backend, model, cost_source or NONE)),
+        )
         return rows
 
     # --- showing it ----------------------------------------------------------------------------------------------

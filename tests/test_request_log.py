@@ -484,6 +484,7 @@ def test_a_known_secret_is_found_nowhere(tmp_path: Path) -> None:
         exchange(attributes={"team.object": object(), "team.set": {1}}),
         exchange(ended=None),
         exchange(attempts=[attempt(finish_reason=["stop"])], session_id=7, model=["gpt-4"]),
+        exchange(attempts=[attempt(finish_reason=["stop"]), attempt(finish_reason={"a": 1})]),
     ],
 )
 def test_odd_values_never_cost_the_row(tmp_path: Path, one: Exchange) -> None:
@@ -545,7 +546,7 @@ def test_once_one_is_due_those_that_would_be_next_are_taken_along() -> None:
     under_way = UnderWay(clock)
     assert under_way.due() is None
     for row, age in enumerate((DUE, DUE - 0.001, YOUNG, YOUNG - 0.001)):
-        under_way.add(row, replace(exchange(), started=100.0 - age))
+        under_way[row] = replace(exchange(), started=100.0 - age)
     clock.now -= 0.001
     assert under_way.due() == pytest.approx(0.001)
     assert under_way.take() == []
@@ -561,9 +562,8 @@ def test_what_is_over_before_it_is_due_is_not_taken() -> None:
     clock = Clock(100.0)
     under_way = UnderWay(clock)
     for row in range(3):
-        under_way.add(row, exchange())
-    under_way.remove(0)
-    under_way.remove(2)
+        under_way[row] = exchange()
+    del under_way[0], under_way[2]
     clock.now += DUE
     assert [row for row, _ in under_way.take()] == [1]
     assert (under_way.due(), under_way.take()) == (None, [])

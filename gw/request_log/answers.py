@@ -116,10 +116,10 @@ def only_text(answer: Any) -> str | None:
         content = message["content"]
         if type(content) is not str or "delta" in choice:
             return None
-        for name in message:
-            if name not in _PLAIN and message[name]:
+        for name, value in message.items():
+            if value and name not in _PLAIN:
                 return None
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, AttributeError):
         return None
     return content
 

@@ -17,7 +17,7 @@ logger = logging.getLogger("gw.log")
 
 Content = Literal["full", "redacted", "none"]
 TRUNCATED = "gw.log.truncated"  # the attribute of an exchange whose answer was too large to be kept whole
-ANSWER = "gw.log.answer"  # ... that holds the whole answer, so that it need not be parsed again
+ANSWER = "gw.log.answer"  # ... that holds the text of a whole answer, None where it says more; see `said_by`
 MAX_NAME = 1000  # characters of whatever a client names: model, session, path
 LARGE = 64 * 1024  # bytes of a request that may hold media: they are taken out before it is written as JSON
 _KEPT = 256  # paths
@@ -51,9 +51,9 @@ class ContentKeeper:
                 if len(attributes) != 2 or ANSWER not in attributes:  # in most there is only what the log keeps there
                     more = self._notes(attributes)
                 prompt = self._prompt(document, chat)
-                if exchange.response:
-                    answer = _answer(exchange)
-                    response = only_text(answer)
+                said = exchange.response
+                if said:
+                    response = attributes.get(ANSWER) if len(said) == 1 and not exchange.stream else None
                     if response is None or not self._is_full or "data:" in response:
                         more = more or {}
                         response = self._response(exchange, response, more)
@@ -114,20 +114,14 @@ class ContentKeeper:
         return more
 
 
+def said_by(answer: Completion) -> str | None:
+    """Its text, where it is one choice that says nothing else. What has been parsed need not live to be logged."""
+    try:
+        return only_text(answer.peek())
+    except ValueError:
+        return None
+
+
 def to_json(value: Any) -> str:
     """JSON of whatever there is; what has no JSON as its text."""
     return orjson.dumps(value, default=str).decode()
-
-
-def _answer(exchange: Exchange) -> Any:
-    """The one whole answer, parsed; None for a stream and for what is no JSON."""
-    if exchange.stream or len(exchange.response) != 1:
-        return None
-    answer = exchange.attributes.get(ANSWER)
-    try:
-        # Its adapter has parsed it already; where a layer outside the log opened it, only the bytes are as we saw it.
-        if isinstance(answer, Completion) and not answer.is_opened:
-            return answer.peek()
-        return orjson.loads(exchange.response[0])
-    except ValueError:
-        return None

@@ -14,7 +14,7 @@ from gw.private_database import connect, identity, transaction
 from gw.request_log import BadRow, CannotWrite
 from gw.request_log.rows import Rows
 from gw.request_log.schema import REQUESTS, ROWS, TRIES, migrate, refuse_foreign
-from gw.request_log.tables import Value
+from gw.request_log.tables import Shape, Value
 
 DAY = 86_400_000  # milliseconds
 STALE = DAY  # a started row of another machine is given up after this long
@@ -53,16 +53,28 @@ class Database:
 
     def write(self, rows: Sequence[Rows]) -> None:
         """Add rows in one transaction, all or none; what is there already and final stays as it is."""
-        first_ids = self._first_ids
-        requests = [request for _, request, _ in rows]
-        for instance in {shared[_INSTANCE] for _, shared, _ in requests}:
-            if instance not in first_ids:
-                first_ids[instance] = self._number(instance) * ROWS
-        ids = [first_ids[shared[_INSTANCE]] + number for number, (_, shared, _), _ in rows]
-        tries = [(id, attempt) for id, (_, _, attempts) in zip(ids, rows, strict=True) for attempt in attempts]
+        requests: dict[Shape, list[Value]] = {}
+        tries: dict[tuple[int, Shape], list[Value]] = {}
+        for number, (shape, own), attempts in rows:
+            values = requests.get(shape)
+            if values is None:
+                self._know(shape.shared[_INSTANCE])
+                requests[shape] = [number, *own]
+            else:
+                values.append(number)
+                values += own
+            for shape_of_try, own_of_try in attempts:
+                key = self._first_ids[shape.shared[_INSTANCE]], shape_of_try
+                tries.setdefault(key, []).extend((number, *own_of_try))
         with self._transaction() as connection:
-            REQUESTS.insert(connection, ids, requests)
-            TRIES.insert(connection, [id for id, _ in tries], [attempt for _, attempt in tries])
+            for shape, values in requests.items():
+                REQUESTS.insert(connection, shape, self._first_ids[shape.shared[_INSTANCE]], values)
+            for (first, shape), values in tries.items():
+                TRIES.insert(connection, shape, first, values)
+
+    def _know(self, instance: Value) -> None:
+        if instance not in self._first_ids:
+            self._first_ids[instance] = self._number(instance) * ROWS
 
     def _number(self, instance: Value) -> int:
         """The number by which this file knows a process; it gets one where it is new."""

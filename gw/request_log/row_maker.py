@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from gw.backend import Backends
 from gw.errors import GatewayError
@@ -26,7 +27,7 @@ from gw.request_log.schema import (
     REQUESTS,
     TRIES,
 )
-from gw.request_log.tables import Row, Value
+from gw.request_log.tables import Row, Shape, Value
 
 MANY = 1024 * 1024  # characters that are searched for secrets as one text
 _TEXTS = (3, 4, 4, 5, 4, 5, 5, 6)  # how many texts begin the own values of a row, by the three lowest bits of its kind
@@ -53,29 +54,12 @@ class RowMaker:
         self._instance = instance
         self._secrets = secrets
         self._backends = backends
+        self._kinds = {} if backends is None else {name: backends[name].kind for name in backends.names()}
         self._clock = clock
-        self._openings: dict[tuple[object, ...], tuple[Value, ...]] = {}  # what started rows share
+        self._openings: dict[tuple[object, ...], Shape] = {}  # what started rows share
 
     def started(self, number: int, exchange: Exchange) -> Rows:
         """The row that says that an exchange is under way."""
-        model = _name(exchange.model)
-        known = (model, exchange.principal.name, exchange.operation, exchange.stream)
-        shared = self._openings.get(known)
-        if shared is None:
-            _, shared, _ = REQUESTS.from_dict(
-                {
-                    "instance": self._instance,
-                    "model": model,
-                    "key_name": exchange.principal.name,
-                    "operation": exchange.operation or None,
-                    "degraded": 0,
-                    "stream": exchange.stream,
-                    "attempts": 0,
-                    "state": "started",
-                }
-            )
-            if len(self._openings) < _KEPT:
-                self._openings[known] = shared
         own: list[Value] = ["", exchange.id, exchange.client]
         kind = HAS_TIMESTAMP
         session = exchange.session_id
@@ -83,7 +67,26 @@ class RowMaker:
             own.append(session[:MAX_NAME])
             kind |= HAS_SESSION
         own.append(int(exchange.timestamp * 1000))
-        return Rows(number, (kind, shared, own), ())
+        known = (kind, _name(exchange.model), exchange.principal[0], exchange.operation, exchange.stream)
+        shape = self._openings.get(known) or self._opening(known)
+        return _make_rows(Rows, (number, (shape, own), ()))
+
+    def _opening(self, known: tuple[Any, ...]) -> Shape:
+        kind, model, key_name, operation, stream = known
+        shared: dict[str, Value] = {
+            "instance": self._instance,
+            "model": model,
+            "key_name": key_name,
+            "operation": operation or None,
+            "degraded": 0,
+            "stream": stream,
+            "attempts": 0,
+            "state": "started",
+        }
+        if len(self._openings) >= _KEPT:
+            self._openings.clear()
+        shape = self._openings[known] = REQUESTS.shape((kind, *map(shared.get, REQUESTS.shared)))
+        return shape
 
     def finished(self, number: int, exchange: Exchange) -> Rows:
         """The rows of an ended exchange. Content that cannot be read is left out, never the row."""
@@ -109,25 +112,26 @@ class RowMaker:
         summary, backend = last.summary, last.backend
         own: list[Value] = [prompt, exchange.id, exchange.client]
         kind = HAS_TIMESTAMP | HAS_DURATION
-        session = exchange.session_id
+        session, upstream_id = exchange.session_id, summary.upstream_id
         if isinstance(session, str):
             own.append(session[:MAX_NAME])
             kind |= HAS_SESSION
         if response is not None:
             own.append(response)
             kind |= HAS_RESPONSE
-        if summary.upstream_id is not None:
-            own.append(summary.upstream_id)
+        if isinstance(upstream_id, str):
+            own.append(upstream_id)
             kind |= HAS_UPSTREAM_ID
-        own += (
-            int(exchange.timestamp * 1000),
-            int(((self._clock() if ended is None else ended) - started) * 1e6 + 0.5) / 1000,
-        )
+        if ended is None:
+            ended = self._clock()
+        own += (int(exchange.timestamp * 1000), ((ended - started) * 1e6 + 0.5) // 1 / 1000)
         if began is not None:
-            own.append(int((began - started) * 1e6 + 0.5) / 1000)
+            own.append(((began - started) * 1e6 + 0.5) // 1 / 1000)
             kind |= HAS_FIRST_BYTE
+        model = status = fallback_from = None
         if only is not None:
-            usage, cost, cost_source, fallback_from = summary.usage, summary.cost_usd, summary.cost_source, None
+            usage, cost, cost_source = summary.usage, summary.cost_usd, summary.cost_source
+            model, status = only.model, only.status
         else:
             usage = total_usage(exchange)
             cost, cost_source = total_cost(exchange) or (None, None)
@@ -145,19 +149,20 @@ class RowMaker:
         if cost is not None:
             own.append(cost)
             kind |= HAS_COST
-        model = status = None
         if only is not None:
-            model, status = only.model, only.status
             tried = only.started
-            own += (int((tried - started) * 1e6 + 0.5) / 1000, int(((only.ended or tried) - tried) * 1e6 + 0.5) / 1000)
+            own += (
+                ((tried - started) * 1e6 + 0.5) // 1 / 1000,
+                (((only.ended or tried) - tried) * 1e6 + 0.5) // 1 / 1000,
+            )
             kind |= HAS_TRY
         error = _NO_ERROR
         if exchange.error is not None or exchange.status >= 400:
             error = self._error(exchange)
-        known = self._backends.get(backend) if self._backends is not None else None
-        shared = (
+        common = (
+            kind,
             backend or None,
-            known.kind if known is not None else None,
+            self._kinds.get(backend),
             self._instance,
             folder,
             _name(exchange.model),
@@ -186,7 +191,7 @@ class RowMaker:
             model,
             status,
         )
-        return kind, shared, own
+        return REQUESTS.shape(common), own
 
     def _try(self, number: int, attempt: Attempt, exchange: Exchange) -> Row:
         summary, error, started = attempt.summary, attempt.error, attempt.started
@@ -234,16 +239,15 @@ class RowMaker:
             return batch
         # Nearly every batch is clean, so all of it is looked at in one go: a search in a long text skips by the length
         # of the key, so that each form of a key costs a row 0.1 us instead of 0.4.
-        values: list[Value] = []
-        before: tuple[Value, ...] = ()
-        for _, (kind, shared, own), tries in batch:
-            values += own[: _TEXTS[kind & 0b111]]
-            if shared != before:
-                values += shared
-                before = shared
-            for _, shared_of_try, own_of_try in tries:
-                values += (*shared_of_try, *own_of_try)
-        texts = [value for value in values if isinstance(value, str)]
+        texts: list[Any] = []
+        before: Shape | None = None
+        for _, (shape, own), tries in batch:
+            texts += own[: _TEXTS[shape.kind & 0b111]]
+            if shape is not before:
+                texts += shape.texts
+                before = shape
+            for shape_of_try, _ in tries:
+                texts += shape_of_try.texts
         if sum(map(len, texts)) <= MANY:
             texts = ["\n".join(texts)]
         if not any(map(self._secrets.are_in, texts)):

@@ -7,9 +7,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from gw.request_log.schema import REQUESTS, TRIES
-from gw.request_log.tables import Row, Value
-
-_TYPES = frozenset({str, int, float, bool, type(None)})
+from gw.request_log.tables import Row, Table, Value, plain
 
 
 class Rows(NamedTuple):
@@ -22,7 +20,7 @@ class Rows(NamedTuple):
 
 def storable(rows: Rows) -> Rows:
     """The same rows with what neither SQLite nor JSON takes left out: half characters, numbers beyond 64 bits."""
-    return mapped(rows, _value)
+    return mapped(rows, plain)
 
 
 def as_dicts(rows: Rows) -> dict[str, Any]:
@@ -41,20 +39,16 @@ def from_dicts(found: Any) -> Rows:
 
 def size_of(rows: Rows) -> int:
     """How many characters of text a row holds."""
-    return sum(len(value) for value in chain(*rows.request[1:]) if isinstance(value, str))
+    shape, own = rows.request
+    return sum(len(value) for value in chain(shape.texts, own) if isinstance(value, str))
 
 
 def mapped(rows: Rows, change: Callable[[Value], Value]) -> Rows:
     """The same rows with each value changed."""
-    (kind, shared, own), *tries = (
-        (kind, tuple(map(change, shared)), list(map(change, own))) for kind, shared, own in (rows.request, *rows.tries)
-    )
-    return Rows(rows.number, (kind, shared, own), tries)
+    tries = [_mapped(TRIES, attempt, change) for attempt in rows.tries]
+    return Rows(rows.number, _mapped(REQUESTS, rows.request, change), tries)
 
 
-def _value(value: Any) -> Value:
-    if type(value) is str:
-        return value.encode("utf-8", "replace").decode()
-    if type(value) is int and not -(2**63) <= value < 2**63:
-        return None
-    return value if type(value) in _TYPES else None
+def _mapped(table: Table, row: Row, change: Callable[[Value], Value]) -> Row:
+    shape, own = row
+    return table.shape((shape.kind, *map(change, shape.shared))), [change(value) for value in own]

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import sqlite3
 
 Value = str | int | float | None
 
-# One row as (kind, shared, own): `shared` are the values of `Table.shared`, `own` those of `Table.own`, followed by
-# those of each group of `Table.optional` whose bit is set in `kind`.
-Row = tuple[int, tuple[Value, ...], list[Value]]
+SIZES = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)  # rows a statement; few, so that SQLite compiles each of them once
+MAX_SHAPES = 256  # kept of a table
+_TYPES = frozenset({str, int, float, bool, type(None)})
 
-SIZES = (64, 32, 16, 8, 4, 2, 1)  # rows a statement; few different ones, so that SQLite compiles each of them once
-MAX_STATEMENTS = 1000  # texts kept
+
+class Shape:
+    """What many rows have in common: which columns they have, and the values that are the same in all of them.
+
+    A table has one of each, so that rows are told apart by whose it is.
+    """
+
+    __slots__ = ("given", "kind", "shared", "statements", "texts", "width")
+
+    def __init__(self, kind: int, shared: Sequence[Value], width: int, statements: dict[int, str]) -> None:
+        self.kind = kind
+        self.shared = shared  # the values of `Table.shared`
+        self.given = [value for value in shared if value is not None]
+        self.texts = [value for value in shared if isinstance(value, str)]
+        self.width = width  # values that each row has of its own, its key among them
+        self.statements = statements  # by how many rows they insert; for all shapes with these columns
+
+
+# One row: `own` are the values of `Table.own`, followed by those of each group of `Table.optional` whose bit is set in
+# the kind of its shape.
+Row = tuple[Shape, list[Value]]
 
 
 class Table:
@@ -25,7 +44,7 @@ class Table:
     Binding a value costs 0.25 us, binding None 0.9 us (sqlite3 looks for an adapter each time). So the values of the
     `shared` columns, which seldom differ from one row to the next, are bound once for all rows that have the same
     ones, and a column that a row lacks is not named. One statement for 64 rows also gives up the interpreter once
-    instead of 64 times while the event loop waits for it. In all, 118,000 instructions a row became 34,000.
+    instead of 64 times while the event loop waits for it.
     """
 
     def __init__(
@@ -44,35 +63,25 @@ class Table:
         self.shared = tuple(shared)
         self.own = tuple(own)
         self.optional = tuple(map(tuple, optional))
+        self._shapes = _Shapes(self)
         self._conflict = conflict
         self._own_names: dict[int, tuple[str, ...]] = {}  # by kind
-        self._statements: dict[tuple[tuple[str, ...], int, int], str] = {}
+        self._statements: dict[tuple[int, tuple[str, ...]], dict[int, str]] = {}  # by kind and shared columns
 
-    def insert(self, connection: sqlite3.Connection, keys: Iterable[int], rows: Iterable[Row]) -> None:
-        """Add rows, each with its key. Raises TypeError for a shared value that is no plain one."""
-        groups: dict[tuple[int, tuple[Value, ...]], list[Value]] = {}
-        for key, (kind, shared, own) in zip(keys, rows, strict=True):
-            values = groups.get((kind, shared))
-            if values is None:
-                groups[kind, shared] = [key, *own]
-            else:
-                values.append(key)
-                values += own
-        for (kind, shared), values in groups.items():
-            given = [value for value in shared if value is not None]
-            names = tuple([name for name, value in zip(self.shared, shared, strict=True) if value is not None])
-            width = 1 + len(self._names(kind))
-            start = 0
-            for size in SIZES:
-                while len(values) - start >= size * width:
-                    end = start + size * width
-                    connection.execute(self._statement(names, kind, size), [*given, *values[start:end]])
-                    start = end
+    def insert(self, connection: sqlite3.Connection, shape: Shape, first: int, values: Sequence[Value]) -> None:
+        """Add rows of one shape: `values` are those of one row after the other, each headed by its key less `first`."""
+        width, start = shape.width, 0
+        for size in SIZES:
+            while len(values) - start >= size * width:
+                end = start + size * width
+                statement = shape.statements.get(size) or self._statement(shape, size)
+                connection.execute(statement, [*shape.given, first, *values[start:end]])
+                start = end
 
     def as_dict(self, row: Row) -> dict[str, Value]:
         """The row by column, without its key."""
-        kind, shared, own = row
-        return dict(zip(self.shared, shared, strict=True)) | dict(zip(self._names(kind), own, strict=True))
+        shape, own = row
+        return dict(zip(self.shared, shape.shared, strict=True)) | dict(zip(self._names(shape.kind), own, strict=True))
 
     def from_dict(self, values: Mapping[str, Value]) -> Row:
         """The row that `as_dict` told of; columns that are not there are NULL."""
@@ -82,7 +91,22 @@ class Table:
             if not set(group) <= set(self.shared) and any(values.get(name) is not None for name in group):
                 kind |= 1 << bit
                 own += [values.get(name) for name in group]
-        return kind, tuple([values.get(name) for name in self.shared]), own
+        return self.shape((kind, *[values.get(name) for name in self.shared])), own
+
+    def shape(self, key: tuple[Any, ...]) -> Shape:
+        """The one shape of rows that have `key` in common: their kind, and the values of the shared columns."""
+        try:
+            return self._shapes[key]
+        except TypeError:  # something that is no plain value, from somebody's own backend
+            return self._shapes[tuple(map(plain, key))]
+
+    def new_shape(self, kind: int, *shared: Value) -> Shape:
+        """A shape that is not there yet."""
+        columns = tuple([name for name, value in zip(self.shared, shared, strict=True) if value is not None])
+        if len(self._statements) >= MAX_SHAPES:
+            self._statements.clear()
+        statements = self._statements.setdefault((kind, columns), {})
+        return Shape(kind, shared, 1 + len(self._names(kind)), statements)
 
     def _names(self, kind: int) -> tuple[str, ...]:
         """The columns of a row's own values."""
@@ -92,21 +116,38 @@ class Table:
             names = self._own_names[kind] = (*self.own, *chain.from_iterable(groups))
         return names
 
-    def _statement(self, shared: tuple[str, ...], kind: int, size: int) -> str:
-        known = self._statements.get((shared, kind, size))
-        if known is not None:
-            return known
-        own = self._names(kind)
-        common = [f"?{number}" for number in range(1, len(shared) + 1)]
-        width = 1 + len(own)
+    def _statement(self, shape: Shape, size: int) -> str:
+        shared = [name for name, value in zip(self.shared, shape.shared, strict=True) if value is not None]
         first = len(shared) + 1
+        common = [f"?{number}" for number in range(1, first)]
         rows = [
-            f"({', '.join([*common, *(f'?{number}' for number in range(start, start + width))])})"
-            for start in range(first, first + size * width, width)
+            f"({', '.join([*common, f'?{first} + ?{key}', *(f'?{key + place}' for place in range(1, shape.width))])})"
+            for key in range(first + 1, first + 1 + size * shape.width, shape.width)
         ]
-        columns = ", ".join((*shared, self.key, *own))
+        columns = ", ".join((*shared, self.key, *self._names(shape.kind)))
         statement = f"INSERT INTO {self.name} ({columns}) VALUES {', '.join(rows)} {self._conflict}"  # noqa: S608 (our names)
-        if len(self._statements) >= MAX_STATEMENTS:
-            self._statements.clear()
-        self._statements[shared, kind, size] = statement
+        shape.statements[size] = statement
         return statement
+
+
+class _Shapes(dict[tuple[Any, ...], Shape]):
+    """The shapes of a table by what makes them; one that is not there is made."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__()
+        self._table = table
+
+    def __missing__(self, key: tuple[Any, ...]) -> Shape:
+        if len(self) >= MAX_SHAPES:
+            self.clear()
+        shape = self[key] = self._table.new_shape(*key)
+        return shape
+
+
+def plain(value: Any) -> Value:
+    """What SQLite and JSON take as it is; half a character is replaced, anything else left out."""
+    if type(value) is str:
+        return value.encode("utf-8", "replace").decode()
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        return None
+    return value if type(value) in _TYPES else None

@@ -120,14 +120,14 @@ class RequestLog:
     def begin(self, exchange: Exchange) -> int:
         """Note that an exchange is under way; the number of its row."""
         row = next(self._numbers)
-        self._under_way.add(row, exchange)
+        self._under_way[row] = exchange
         if self._drain.is_asleep:
             self._drain.wake()
         return row
 
     def end(self, row: int, exchange: Exchange) -> None:
         """Write down an exchange that is over and will not change any more."""
-        self._under_way.remove(row)
+        self._under_way.pop(row, None)
         if len(self._queue) >= self._queue_size:
             # The thread cannot keep up or hangs in a write: who makes the rows now pays for them.
             self._keep(self._maker.cleaned(self._made(self._maker.finished, [(row, exchange)])))
