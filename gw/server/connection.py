@@ -243,11 +243,10 @@ class Connection(Wire):
             head = reply_head(reply, request.id, length, keep_alive=keep)
         except (ValueError, TypeError) as error:  # TypeError: what is no text at all
             reply, body = _failed(request, error)
-            head = reply_head(reply, request.id, len(body), keep_alive=keep)
+            length = len(body)
+            head = reply_head(reply, request.id, length, keep_alive=keep)
         self.stage = "over"
-        self.send(head)
-        if request.method != "HEAD" and reply.status not in _BODILESS:
-            self.send(body)
+        self.send(head, b"" if length is None or request.method == "HEAD" else body)
         return keep
 
     async def _write_stream(self, request: Request, reply: Reply, stream: ByteStream) -> bool | None:
