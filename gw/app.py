@@ -152,7 +152,7 @@ class App:
                 timing = f"Server-Timing: {server_timing(exchange, time.monotonic())}\r\n"
                 response.headers.pop("Server-Timing", None)
             reply = self._chat.encode(exchange, response, self._end, timing)
-        except BaseException as error:  # a hang-up, or a middleware outside of where errors are rendered
+        except BaseException as error:  # a hang-up, or what cannot be written as JSON
             exchange.status = status_of(error) or ClientGone.status
             waiting = self._end(exchange, error)
             if waiting is not None:

@@ -125,8 +125,11 @@ class Connection(Wire):
             plain = state.plain_heads.read(head) if state.plain_heads is not None else None
             method, path, query, headers, length, is_old, framing, request_id = plain or any_head(head, state.limits)
             if framing is None and length <= len(rest):
-                body: Body = WholeBody(rest[:length]) if length else NO_BODY
-                self.body_ended(rest[length:])
+                surplus = b""
+                if length < len(rest):
+                    surplus, rest = rest[length:], rest[:length]
+                body: Body = WholeBody(rest) if rest else NO_BODY
+                self.body_ended(surplus)
             else:
                 body = self._body_of(
                     Counted(length) if framing is None else ReadByH11(framing, length, len(head), state.limits), rest
