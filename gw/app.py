@@ -100,15 +100,20 @@ class App:
             inner = self._reading(self._explain)
         else:
             inner = self._page
-        return compose(layers[:outer], self._rendering(compose(layers[outer:], inner)))
+        handler = compose(layers[outer:], inner)
+        return compose(layers[:outer], self._rendering(handler)) if outer else handler
 
     def _reading(self, inner: Handler) -> Handler:
         decode, at_once, answer = self._chat.decode, self._chat.decode_at_once, self._chat.answer
 
-        async def read_body(request: Request) -> Response:
-            if not at_once(request):
+        async def read_on(request: Request, is_read: bool) -> Response:
+            if not is_read:
                 await decode(request)
             return await (answer(request, inner) if request.exchange.stream else inner(request))
+
+        def read_body(request: Request) -> Awaitable[Response]:
+            is_read = at_once(request)
+            return inner(request) if is_read and not request.exchange.stream else read_on(request, is_read)
 
         return read_body
 
@@ -116,40 +121,45 @@ class App:
         async def render_errors(request: Request) -> Response:
             try:
                 return await inner(request)
-            except GatewayError as error:
-                request.exchange.error = error
-                return error_response(error, self._secrets)
             except Exception as error:
-                # The root of the request: a fault of ours, or of somebody's middleware, is told and logged here.
-                logger.exception("request %s failed in the gateway", request.id)
-                request.exchange.error = error
-                return error_response(GatewayError(_what_failed(error)), self._secrets)
+                return self._rendered(request, error)
 
         return render_errors
+
+    def _rendered(self, request: Request, error: Exception) -> Response:
+        request.exchange.error = error
+        if not isinstance(error, GatewayError):
+            # The root of the request: a fault of ours, or of somebody's middleware, is told and logged here.
+            logger.error("request %s failed in the gateway", request.id, exc_info=error)
+            error = GatewayError(_what_failed(error))
+        return error_response(error, self._secrets)
 
     # --- answering -----------------------------------------------------------------------------------------------
 
     async def handle(self, request: Request) -> Reply:
         """Answer one request. CancelledError passes through, recorded as the client's leaving."""
-        page = find_page(request.path)
+        _, operation, methods, request.parameters = find_page(request.path)
         exchange = request.exchange
-        request.operation = exchange.operation = page.operation
-        request.parameters = page.parameters
+        request.operation = exchange.operation = operation
         try:
-            takes = request.method in page.methods
-            response = await self._handlers[page.operation if takes else UNKNOWN](request)
+            try:
+                response = await self._handlers[operation if request.method in methods else UNKNOWN](request)
+            except Exception as error:
+                response = self._rendered(request, error)
             exchange.status = response.status
+            timing = ""
             if exchange.attempts:
-                response.headers["Server-Timing"] = server_timing(exchange, time.monotonic())
-            reply = self._chat.encode(exchange, response, self._end)
-        except BaseException as error:  # a hang-up, or a middleware outside of where errors are rendered
+                timing = f"Server-Timing: {server_timing(exchange, time.monotonic())}\r\n"
+                response.headers.pop("Server-Timing", None)
+            reply = self._chat.encode(exchange, response, self._end, timing)
+        except BaseException as error:  # a hang-up, or what cannot be written as JSON
             exchange.status = status_of(error) or ClientGone.status
             waiting = self._end(exchange, error)
             if waiting is not None:
                 await waiting
             raise
         if reply is None:
-            reply = Reply(response.status, list(response.headers.items()), response.content)  # type: ignore[arg-type]
+            reply = Reply(response.status, response.headers.items(), response.content, "", timing)  # type: ignore[arg-type]
         if isinstance(reply.body, bytes):
             waiting = self._end(exchange, exchange.error)
             if waiting is not None:
@@ -176,8 +186,8 @@ class App:
             elif isinstance(error, ClientGone):
                 exchange.status = ClientGone.status
             exchange.error = error
-        if exchange.first_content is None and exchange.attempt is not None:
-            exchange.first_content = exchange.attempt.first_content
+        if exchange.first_content is None and exchange.attempts:
+            exchange.first_content = exchange.attempts[-1].first_content
         self._record(exchange)
         return self._settled(exchange) if self._settle else None
 
@@ -221,7 +231,7 @@ def server_timing(exchange: Exchange, now: float) -> str:
     waited = 0.0
     for attempt in exchange.attempts:
         waited += (attempt.first_content or attempt.ended or now) - attempt.started
-    return f"total;dur={(now - exchange.started) * 1000:.2f}, upstream;dur={waited * 1000:.2f}"
+    return "total;dur=%.2f, upstream;dur=%.2f" % ((now - exchange.started) * 1000, waited * 1000)  # noqa: UP031 (a fifth faster)
 
 
 def _is_ours(layer: Any) -> bool:

@@ -45,16 +45,18 @@ class Gathering(asyncio.Transport):
         self._held = b""
         self._transport = transport
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
+    def write(self, data: bytes | bytearray | memoryview, behind: bytes = b"") -> None:
+        """Send `data`, and `behind` after it."""
         held = self._held
-        if len(held) + len(data) > _LARGE:
+        if len(held) + len(data) + len(behind) > _LARGE:
             self.flush()
             self._transport.write(data)
-        elif held:
-            self._held = held + data
+            if behind:
+                self._transport.write(behind)
         else:
-            self._held = bytes(data)
-            self._burst.add(self)
+            self._held = held + data + behind
+            if not held:
+                self._burst.add(self)
 
     def flush(self) -> None:
         """Send what was held back, unless the connection is gone."""

@@ -106,6 +106,20 @@ def test_more_than_64_kb_are_not_held_back_and_stay_behind_what_is() -> None:
     assert len(memory.did) == 2
 
 
+@pytest.mark.parametrize(("size", "writes"), [(0, 1), (9, 1), (65_531, 1), (65_532, 3), (70_000, 3)])
+def test_what_is_written_in_two_parts_goes_out_as_one_unless_it_is_large(size: int, writes: int) -> None:
+    memory = Memory()
+
+    def check(burst: Burst) -> None:
+        transport = Gathering(memory, burst)
+        transport.write(b"a")
+        transport.write(b"head", b"x" * size)
+
+    in_a_loop(check)
+    assert b"".join(each for each in memory.did if isinstance(each, bytes)) == b"ahead" + b"x" * size
+    assert len(memory.did) == writes
+
+
 def test_the_size_of_what_is_unsent_is_what_the_system_has_not_taken() -> None:
     memory = Memory()
 

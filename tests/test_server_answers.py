@@ -78,6 +78,12 @@ def test_a_field_that_went_out_before_is_judged_and_written_like_a_new_one(
         ]
 
 
+def test_the_handlers_own_lines_stand_around_its_fields() -> None:
+    reply = Reply(200, {"X-A": "1"}.items(), b"", "X-First: a\r\n", "X-Last: z\r\n")
+    lines = reply_head(reply, "r-1", 0, keep_alive=True).split(b"\r\n")
+    assert lines[2:6] == [b"X-First: a", b"X-A: 1", b"X-Last: z", b"X-Request-ID: r-1"]
+
+
 def test_what_is_remembered_of_answers_is_bounded() -> None:
     for number in range(5_000):
         reply_head(Reply(200, [("X-Number", str(number)), (f"X-{number}", "a" * 5_000)], b""), "r", 0, keep_alive=True)

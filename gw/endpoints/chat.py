@@ -23,12 +23,9 @@ from gw.server import Reply
 from gw.stream import Stream
 from gw.successor import CONTINUES
 
-STREAM_HEADERS = (
-    ("Content-Type", "text/event-stream; charset=utf-8"),
-    ("Cache-Control", "no-cache"),
-    ("X-Accel-Buffering", "no"),  # nginx in front must not collect events
-)
-JSON_HEADERS = (("Content-Type", "application/json"),)
+# X-Accel-Buffering: nginx in front must not collect events.
+STREAM_LINES = "Content-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
+JSON_LINES = "Content-Type: application/json\r\n"
 
 
 KEEP_ALIVE = 15.0  # seconds of silence before a comment keeps a stream alive
@@ -76,12 +73,16 @@ class ChatCompletions:
         exchange: Exchange,
         response: Response,
         ended: Callable[[Exchange, BaseException | None], Awaitable[None] | None],
+        timing: str = "",
     ) -> Reply | None:
-        """The answer as the client reads it; None for content that is already bytes. `ended`: see EventStream."""
+        """The answer as the client reads it; None for content that is already bytes.
+
+        `ended`: see EventStream; `timing`: the line Server-Timing, if any.
+        """
         content = response.content
         if isinstance(content, Completion):
             raw = splice(content.raw, extras(exchange))
-            return Reply(response.status, [*JSON_HEADERS, *response.headers.items()], raw)
+            return Reply(response.status, response.headers.items(), raw, JSON_LINES, timing)
         if isinstance(content, Stream):
             options = exchange.request.peek().get("stream_options") if exchange.request is not None else None
             body = EventStream(
@@ -93,7 +94,7 @@ class ChatCompletions:
                 quiet=self._quiet,
                 secrets=self._secrets,
             )
-            return Reply(response.status, [*STREAM_HEADERS, *response.headers.items()], body)
+            return Reply(response.status, response.headers.items(), body, STREAM_LINES, timing)
         return None
 
 
@@ -109,25 +110,27 @@ def _take(request: Request, raw: bytes) -> None:
 
 
 def extras(exchange: Exchange) -> bytes:
-    """What gw adds to an answer: `degraded`, `session_id`, `gateway`."""
-    attempt = exchange.attempt
+    """What gw adds to an answer, as a JSON object: `degraded`, `session_id`, `gateway`."""
+    attempts = exchange.attempts
     more: dict[str, Any] = {"degraded": exchange.degraded}
     if exchange.session_id is not None:
         more["session_id"] = exchange.session_id
-    if attempt is not None:
-        cost = attempt.summary.cost_usd
-        if len(exchange.attempts) > 1:  # one that broke and was gone on from has cost something, too
+    if attempts:
+        attempt = attempts[-1]
+        summary = attempt.summary
+        cost = summary.cost_usd
+        if len(attempts) > 1:  # one that broke and was gone on from has cost something, too
             told = total_cost(exchange)
             cost = told[0] if told is not None else None
         more["gateway"] = {
             "backend": attempt.backend,
-            "model": attempt.summary.model or attempt.model,
+            "model": summary.model or attempt.model,
             "cost_usd": cost,
-            "attempts": len(exchange.attempts),
+            "attempts": len(attempts),
         }
         if CONTINUES in exchange.attributes:
             more["gateway"]["continued"] = True
-    return b"," + orjson.dumps(more)[1:-1]
+    return orjson.dumps(more)
 
 
 def _check_media_type(request: Request) -> None:

@@ -27,6 +27,7 @@ logger = logging.getLogger("gw.endpoints")
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
 _NO_SECRETS = KnownSecrets()
+_OPEN = 0x7B  # the brace
 _BEGIN, _BETWEEN, _END = b"data: ", b"\n\ndata: ", b"\n\n"
 # A finish reason that is not null, in compact and in spaced JSON. Inside a text its quotes would be escaped.
 _FINISHED, _FINISHED_SPACED = b'"finish_reason":"', b'"finish_reason": "'
@@ -174,6 +175,6 @@ def _is_bare_usage(part: bytes | Chunk) -> bool:
 
 
 def splice(raw: bytes, extras: bytes) -> bytes:
-    """A JSON object with more members at its end. `extras` is `,"name":value...`."""
+    """A JSON object with the members of another one, `extras`, at its end."""
     end = raw.rstrip()
-    return end[:-1] + extras + b"}" if end[-2:-1] != b"{" else end[:-1] + extras[1:] + b"}"
+    return end[:-1] + (b"," if end[-2] != _OPEN else b"") + extras[1:]

@@ -10,7 +10,7 @@ import h11
 
 from gw.errors import GatewayError, InvalidRequest
 from gw.server.chunks import ChunkGuard
-from gw.server.head import Head, malformed
+from gw.server.head import malformed
 from gw.server.limits import Limits
 
 HELD = 64 * 1024  # what may wait unread before the client is paused
@@ -107,9 +107,10 @@ class ReadByH11:
 
     __slots__ = ("_connection", "_guard", "done")
 
-    def __init__(self, connection: h11.Connection, head: Head, head_size: int, limits: Limits) -> None:
+    def __init__(self, connection: h11.Connection, length: int, head_size: int, limits: Limits) -> None:
+        """`length` is negative where the body is chunked."""
         self._connection = connection
-        self._guard = ChunkGuard(limits, limits.max_head - head_size) if head.length < 0 else None
+        self._guard = ChunkGuard(limits, limits.max_head - head_size) if length < 0 else None
         self.done = False
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from math import inf
 from typing import cast
 
@@ -12,7 +11,7 @@ from gw.errors import ClientGone, GatewayError, InvalidRequest
 from gw.message import Body, Request
 from gw.server.body import NO_BODY, Counted, Framing, IncomingBody, ReadByH11, WholeBody
 from gw.server.halfclose import watch
-from gw.server.head import Head, any_head, check_partial
+from gw.server.head import any_head, check_partial
 from gw.server.response import LAST_CHUNK, Reply, error_reply, reply_head
 from gw.server.state import State
 from gw.server.wire import Wire
@@ -20,7 +19,7 @@ from gw.stream import ByteStream
 
 log = logging.getLogger("gw.server")
 
-_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_BLANK = b"\r\n\r\n"  # ends a head
 _AHEAD = 64 * 1024  # bytes behind the current request that are read before their turn
 _BODILESS = (204, 304)  # RFC 9110 6.4.1
 
@@ -112,35 +111,43 @@ class Connection(Wire):
 
     def _begin(self) -> None:
         buffer = self._buffer
-        end = buffer.find(b"\r\n\r\n", self._scanned)
-        if end < 0:
+        if self._scanned and buffer.find(_BLANK, self._scanned) < 0:  # one that dribbles in is not read from its start
+            self._wait_for_head()
+            return
+        head, blank, rest = buffer.partition(_BLANK)
+        if not blank:
             self._wait_for_head()
             return
         self._scanned = 0
-        end += 4
-        head = buffer[:end]
+        head += blank
         state = self._state
         try:
-            parsed = state.plain_heads.read(head) if state.plain_heads is not None else None
-            if parsed is None:
-                parsed = any_head(head, state.limits)
-            body = self._body_of(parsed, buffer, end)
+            plain = state.plain_heads.read(head) if state.plain_heads is not None else None
+            method, path, query, headers, length, is_old, framing, request_id = plain or any_head(head, state.limits)
+            if framing is None and length <= len(rest):
+                surplus = b""
+                if length < len(rest):
+                    surplus, rest = rest[length:], rest[:length]
+                body: Body = WholeBody(rest) if rest else NO_BODY
+                self.body_ended(surplus)
+            else:
+                body = self._body_of(
+                    Counted(length) if framing is None else ReadByH11(framing, length, len(head), state.limits), rest
+                )
         except GatewayError as error:
             self._refuse(error, state.new_id(), without_body=head.startswith(b"HEAD "))
             return
-        headers = parsed.headers
-        request_id = headers.get("x-request-id")
-        if not request_id or not _ID.fullmatch(request_id):
+        if not request_id:
             request_id = state.new_id()
         refusal = state.begin()
         if refusal is not None:
-            self._refuse(refusal, request_id, without_body=parsed.method == "HEAD")
+            self._refuse(refusal, request_id, without_body=method == "HEAD")
             return
-        self.is_old = parsed.is_old
+        self.is_old = is_old
         self.stage = "none"
         self._waiting = ""
         self.deadline = inf
-        request = Request(parsed.method, parsed.path, parsed.query, headers, self.address, request_id, body)
+        request = Request(method, path, query, headers, self.address, request_id, body)
         self.task = self._loop.create_task(self._exchange(request))
 
     def _wait_for_head(self) -> None:
@@ -158,21 +165,12 @@ class Connection(Wire):
             self.wait("head", limits.head_timeout)
         self.resume()
 
-    def _body_of(self, head: Head, buffer: bytes, end: int) -> Body:
-        """The body behind a head that ends at `end`; what comes behind the body stays in the buffer."""
-        framing: Framing
-        if head.framing is None:
-            stop = end + head.length
-            if stop <= len(buffer):
-                self.body_ended(buffer[stop:])
-                return WholeBody(buffer[end:stop]) if head.length else NO_BODY
-            framing = Counted(head.length)
-        else:
-            framing = ReadByH11(head.framing, head, end, self._state.limits)
+    def _body_of(self, framing: Framing, begin: bytes) -> Body:
+        """A body that is not all here, or not plain to see; what comes behind it goes back into the buffer."""
         self._buffer = b""
         body = self._incoming = IncomingBody(self, framing, self._state.limits)
-        if end < len(buffer):
-            body.arrived(buffer[end:])
+        if begin:
+            body.arrived(begin)
         body.settle()
         if self.has_ended:
             body.cut_short()
@@ -183,7 +181,8 @@ class Connection(Wire):
     def body_ended(self, surplus: bytes) -> None:
         """The body is complete; `surplus` belongs to the next request."""
         self._buffer = surplus
-        self._hold()
+        if surplus or self._is_paused:
+            self._hold()
 
     def _hold(self) -> None:
         """The next request waits its turn; a little of it here, so that a hang-up is seen, the rest in the kernel."""
@@ -247,11 +246,10 @@ class Connection(Wire):
             head = reply_head(reply, request.id, length, keep_alive=keep)
         except (ValueError, TypeError) as error:  # TypeError: what is no text at all
             reply, body = _failed(request, error)
-            head = reply_head(reply, request.id, len(body), keep_alive=keep)
+            length = len(body)
+            head = reply_head(reply, request.id, length, keep_alive=keep)
         self.stage = "over"
-        self.send(head)
-        if request.method != "HEAD" and reply.status not in _BODILESS:
-            self.send(body)
+        self.send(head, b"" if length is None or request.method == "HEAD" else body)
         return keep
 
     async def _write_stream(self, request: Request, reply: Reply, stream: ByteStream) -> bool | None:

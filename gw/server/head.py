@@ -33,9 +33,9 @@ _FRAMING = re.compile(
     rb"\n(host|content-length|connection|transfer-encoding|expect|upgrade|content-encoding): ?([^\r]*)"
 )
 
-_LENGTH = b"\ncontent-length: "
-_OF_LENGTH = b"ength: "  # its end, however it is spelt: that it is the whole of it is looked at when it is remembered
-_Known = tuple[bytes, str, str, str, dict[object, Any]]  # behind the digits; method, path, query; see KnownHeaders
+_LENGTH, _OF_LENGTH = b"\ncontent-l", b"ength: "  # however the first half is spelt: that is looked at once, when new
+# Behind the digits; method, path, query, the request's id; see KnownHeaders.
+_Known = tuple[bytes, str, str, str, str, dict[object, Any]]
 _REMEMBERED, _REMEMBERED_SIZE = 512, 2048  # heads, and bytes of one: a megabyte at the most
 
 _ODD = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n|\Z)|(?<!\r)\n|\n[ \t]|\A\r")
@@ -43,6 +43,7 @@ _TARGET = re.compile(rb"((?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*)(?:
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)")
 _RAW_LENGTH = re.compile(rb"(?i:\ncontent-length):([^\r]*)")
 _DIGITS = re.compile(rb"[ \t]*[0-9]{1,15}[ \t]*")
+_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class Head(NamedTuple):
@@ -55,6 +56,11 @@ class Head(NamedTuple):
     length: int  # of the body in bytes; -1 for chunked
     is_old: bool  # HTTP/1.0: no chunks, no interim answers
     framing: h11.Connection | None
+    request_id: str  # the client's own name for it; empty where there is none that may be taken over
+
+
+# The same without the names: to make a tuple that has them, and to ask it for each, costs six times as much.
+Fields = tuple[str, str, str, Headers, int, bool, h11.Connection | None, str]
 
 
 def malformed(message: str) -> InvalidRequest:
@@ -88,8 +94,10 @@ def plain_head(head: bytes, limits: Limits) -> Head | None:
         or low.count(b"\n") - 2 > limits.max_fields
     ):
         return None
-    length = max(length, 0)
-    return Head(method.decode(), path.decode(), query.decode(), RawHeaders(head, low), length, False, None)
+    headers = RawHeaders(head, low)
+    return Head(
+        method.decode(), path.decode(), query.decode(), headers, max(length, 0), False, None, _request_id(headers)
+    )
 
 
 class PlainHeads:
@@ -99,29 +107,29 @@ class PlainHeads:
     which made what is remembered.
     """
 
-    __slots__ = ("_known", "_limits", "_size")
+    __slots__ = ("_known", "_limits", "_max_body", "_size")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._max_body = limits.max_body
         self._size = min(_REMEMBERED_SIZE, limits.max_head - len("999999999"))
         self._known: dict[bytes, _Known] = {}  # by what stands before the digits
 
-    def read(self, head: bytes) -> Head | None:
+    def read(self, head: bytes) -> Fields | None:
         """See `plain_head`."""
-        start = head.find(_OF_LENGTH) + len(_OF_LENGTH)
-        end = head.find(b"\r", start)
-        digits = head[start:end]
-        known = self._known.get(head[:start])
+        before, _, rest = head.partition(_OF_LENGTH)
+        digits, _, behind = rest.partition(b"\r")
+        known = self._known.get(before)
         if known is not None and digits.isdigit() and len(digits) < 10:
-            behind, method, path, query, memory = known
+            known_behind, method, path, query, request_id, memory = known
             length = int(digits)
-            if head[end:] == behind and length <= self._limits.max_body:
-                return Head(method, path, query, KnownHeaders(head, memory), length, False, None)
+            if behind == known_behind and length <= self._max_body:
+                return method, path, query, KnownHeaders(head, memory), length, False, None, request_id
         parsed = plain_head(head, self._limits)
-        if parsed is not None and len(head) <= self._size and head[:start].lower().endswith(_LENGTH):
+        if parsed is not None and len(head) <= self._size and before.lower().endswith(_LENGTH):
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            self._known[head[:start]] = head[end:], parsed.method, parsed.path, parsed.query, {}
+            self._known[before] = behind, parsed.method, parsed.path, parsed.query, parsed.request_id, {}
         return parsed
 
 
@@ -175,7 +183,12 @@ def any_head(head: bytes, limits: Limits) -> Head:
     path, query, fields = _target(request, fields, limits)
     headers = Headers(fields)
     length = _body_length(head, headers, is_old, limits)
-    return Head(request.method.decode(), path, query, headers, length, is_old, connection)
+    return Head(request.method.decode(), path, query, headers, length, is_old, connection, _request_id(headers))
+
+
+def _request_id(headers: Headers) -> str:
+    sent = headers.get("x-request-id")
+    return sent if _ID.fullmatch(sent) else ""
 
 
 def _target(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
-from typing import NamedTuple
 
 import orjson
 
@@ -30,15 +29,29 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-class Reply(NamedTuple):
+class Reply:
     """What the handler answers: header names as they shall stand on the wire, and a body that is whole or a stream.
 
     Content-Length, Transfer-Encoding, Connection, Date and X-Request-ID are the server's own and are passed over.
     """
 
-    status: int
-    headers: Sequence[tuple[str, str]]
-    body: bytes | ByteStream
+    __slots__ = ("body", "first", "headers", "last", "status")
+
+    def __init__(
+        self,
+        status: int,
+        headers: Iterable[tuple[str, str]],
+        body: bytes | ByteStream,
+        first: str = "",
+        last: str = "",
+    ) -> None:
+        """`first` and `last` are lines, each with its CR LF, that stand in front of `headers` and behind them. They
+        are not looked at, so no part of them may come from anybody else."""
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.first = first
+        self.last = last
 
 
 AppHandler = Callable[[Request], Awaitable[Reply]]
@@ -55,16 +68,17 @@ def error_reply(error: GatewayError) -> Reply:
 class _StatusLines:
     """The first two lines of an answer, `HTTP/1.1 200 OK` and the Date, made once a second for each status."""
 
-    __slots__ = ("_lines", "_second")
+    __slots__ = ("_from", "_lines", "_until")
 
     def __init__(self) -> None:
-        self._second = 0
+        self._from = self._until = 0.0
         self._lines: dict[int, str] = {}
 
     def get(self, status: int) -> str:
-        now = int(time.time())
-        if now != self._second:
-            self._second = now
+        now = time.time()
+        if not self._from <= now < self._until:
+            self._from = float(int(now))
+            self._until = self._from + 1.0
             self._lines.clear()
         lines = self._lines.get(status)
         if lines is None:
@@ -125,7 +139,7 @@ def reply_head(reply: Reply, request_id: str, length: int | None, *, keep_alive:
     if not request_id.isprintable():
         raise ValueError(f"{request_id!r} is not the id of a request")
     return (
-        f"{_status_lines.get(reply.status)}{fields}X-Request-ID: {request_id}\r\n{framing}"
+        f"{_status_lines.get(reply.status)}{reply.first}{fields}{reply.last}X-Request-ID: {request_id}\r\n{framing}"
         f"{'' if keep_alive else _CLOSE}\r\n"
     ).encode("latin-1")  # UnicodeEncodeError is a ValueError
 

@@ -72,10 +72,8 @@ class Exchange:
     def send(self, head: bytes) -> None:
         """Write the request. Nothing is awaited: the body is in memory anyway."""
         assert self._connection is not None
-        transport = self._connection.transport
         self._wire.is_sent = True
-        transport.write(head)
-        transport.write(self._wire.content)
+        self._connection.transport.write(head, self._wire.content)
 
     def hear_until(self, moment: float) -> None:
         """The first byte of the answer has to come by then; once it has, the usual deadline counts."""
