@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gw.raw_headers import KnownHeaders, RawHeaders
 from gw.upstream.head import CHUNKED, UNTIL_CLOSE, Head, HeadReader, HeadWriter, Malformed, match_head, parse_target
 
 EXAMPLES = settings(max_examples=120, deadline=None, derandomize=True)
@@ -255,3 +256,9 @@ def test_a_length_in_a_body_is_none_of_its_head() -> None:
             assert found is not None
             assert found.size == len(head)
             assert found.length in (12, CHUNKED)
+
+
+def test_a_head_that_comes_again_is_known_by_what_stands_around_its_length() -> None:
+    seen = [match_head(CANONICAL[0].replace(b"12", length).replace(b"now", b"later")) for length in (b"34", b"56")]
+    assert [head and head.length for head in seen] == [34, 56]
+    assert [head and type(head.headers) for head in seen] == [RawHeaders, KnownHeaders]

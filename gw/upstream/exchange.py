@@ -189,12 +189,12 @@ class Exchange:
             method = self._wire.method
             head = match_head(data) if method != "HEAD" else None
             if head is not None:
-                data = data[head.size :]
-                if head.length == len(data) <= self._left:
-                    self._receive_all(head, data)
+                rest = head.rest
+                if head.length == len(rest) <= self._left:
+                    self._receive_all(head, rest)
                     return None
                 self._begin(head)
-                return data
+                return rest
             reader = self._reader = HeadReader(method)
         head = reader.feed(data)
         if head is None:

@@ -41,8 +41,9 @@ _PLAIN = re.compile(
 )
 # The fields that decide how the message is framed, in a head in lower case: one pass costs half of a search for each.
 _FRAMING = re.compile(rb"\n(content-length|transfer-encoding|connection|keep-alive|content-encoding): ?([^\r]*)")
-_LENGTH = b"\ncontent-length: "
-_OF_LENGTH = b"ength: "  # its end, however it is spelt: that it is the whole of it is looked at when it is remembered
+_BLANK_LINE = b"\r\n\r\n"
+# In two, since the case of the first letters varies: that both are one field is looked at when it is remembered.
+_LENGTH, _OF_LENGTH = b"\ncontent-l", b"ength: "
 _MEMORIES, _LONGEST = 512, 512  # heads, and bytes of one: those of the large hosts are longer, and never come again
 
 _BLANK = re.compile(rb"\n\r?\n")  # where h11 sees the end of a head
@@ -67,7 +68,7 @@ class Target(NamedTuple):
 class Head:
     """The head of a final response. `length` is the body's in bytes, or CHUNKED, or UNTIL_CLOSE."""
 
-    __slots__ = ("encoding", "headers", "is_reusable", "keep_for", "length", "size", "status")
+    __slots__ = ("encoding", "headers", "is_reusable", "keep_for", "length", "rest", "size", "status")
 
     def __init__(
         self,
@@ -78,6 +79,7 @@ class Head:
         is_reusable: bool = True,
         keep_for: float | None = None,
         encoding: bytes = b"",
+        rest: bytes = b"",
     ) -> None:
         self.status = status
         self.headers = headers
@@ -86,6 +88,7 @@ class Head:
         self.is_reusable = is_reusable
         self.keep_for = keep_for  # seconds that the provider keeps an idle connection
         self.encoding = encoding  # Content-Encoding, lower case
+        self.rest = rest  # what came behind it
 
 
 # --- ours -------------------------------------------------------------------------------------------------------
@@ -180,7 +183,7 @@ def _unsendable(headers: Sequence[tuple[str, str]]) -> ValueError:
 class _Known(NamedTuple):
     """A head that came before, but for the digits of its Content-Length."""
 
-    behind: bytes  # what follows the digits
+    behind: bytes  # what follows the line with the digits
     status: int
     keep_for: float | None
     memory: dict[object, Any]  # see KnownHeaders
@@ -196,27 +199,27 @@ def match_head(data: bytes) -> Head | None:
     Content-Length, as long as the second lasts: what stands around those digits is looked up, and matched only if it
     is new.
     """
-    start = data.find(_OF_LENGTH) + len(_OF_LENGTH)
-    end = data.find(b"\r", start)
-    before, digits = data[:start], data[start:end]
+    text, blank, rest = data.partition(_BLANK_LINE)
+    before, _, line = text.partition(_OF_LENGTH)
+    digits, _, behind = line.partition(b"\r\n")
     known = _known.get(before)
-    if known is not None and data.startswith(known.behind, end) and digits.isdigit() and len(digits) <= 15:
-        behind, status, keep_for, memory = known
-        size = end + len(behind)
-        return Head(status, KnownHeaders(data[:size], memory), int(digits), size, True, keep_for)
-    head = _match(data)
-    if head is not None and end < head.size <= _LONGEST and before.lower().endswith(_LENGTH):
+    if known is not None and behind == known.behind and blank and digits.isdigit() and len(digits) <= 15:
+        head = text + blank
+        return Head(
+            known.status, KnownHeaders(head, known.memory), int(digits), len(head), True, known.keep_for, b"", rest
+        )
+    parsed = _match(text + blank, rest)
+    if parsed is not None and parsed.size <= _LONGEST and before.lower().endswith(_LENGTH):
         if len(_known) >= _MEMORIES:
             _known.clear()
-        _known[before] = _Known(data[end : head.size], head.status, head.keep_for, {})
-    return head
+        _known[before] = _Known(behind, parsed.status, parsed.keep_for, {})
+    return parsed
 
 
-def _match(data: bytes) -> Head | None:
-    match = _PLAIN.match(data)
-    if match is None or match.end() > MAX_HEAD or match[1] in (b"204", b"304"):
+def _match(head: bytes, rest: bytes) -> Head | None:
+    match = _PLAIN.fullmatch(head)
+    if match is None or len(head) > MAX_HEAD or match[1] in (b"204", b"304"):
         return None
-    head = match[0]
     low = head.lower()
     said: dict[bytes, bytes] = {}
     for name, value in _FRAMING.findall(low):
@@ -234,7 +237,7 @@ def _match(data: bytes) -> Head | None:
     if b"content-encoding" in said or said.get(b"connection", b"keep-alive") != b"keep-alive":
         return None
     keep_for = _timeout_of(said.get(b"keep-alive", b""))
-    return Head(int(match[1]), RawHeaders(head, low), length, len(head), True, keep_for)
+    return Head(int(match[1]), RawHeaders(head, low), length, len(head), True, keep_for, b"", rest)
 
 
 class HeadReader:
