@@ -30,7 +30,7 @@ class Connection(asyncio.Protocol):
     A request is held back to the end of the turn, and goes out in a burst with those of others.
     """
 
-    __slots__ = ("_held", "_keeper", "_poll", "exchange", "idle", "idle_until", "transport")
+    __slots__ = ("_held", "_is_shown_late", "_keeper", "_poll", "exchange", "idle", "idle_until", "transport")
 
     transport: asyncio.Transport
 
@@ -44,6 +44,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self._is_shown_late = isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)  # see is_silent
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
@@ -75,7 +76,7 @@ class Connection(asyncio.Protocol):
         """
         if self.transport.is_closing():
             return False
-        if size <= _LARGE and not isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
+        if size <= _LARGE and not self._is_shown_late:
             return True
         if self._poll is None:
             self._poll = select.poll()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from gw.adapter import WireRequest, WireResponse
 from gw.burst import Burst
@@ -25,10 +25,13 @@ _REMEMBERED = 1024  # URLs; some providers have the model in theirs
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))  # they say Content-Length: 0 too (RFC 9110 8.6)
 
 
-class _Route(NamedTuple):
+@dataclass(slots=True)
+class _Route:
     """Where a URL leads for one backend, and the idle connections that lead there."""
 
     target: Target
+    start: str  # the target's, asked for with every request
+    authority: str
     ca_file: str | None
     idle: list[Connection]
 
@@ -71,12 +74,13 @@ class HTTPTransport:
     async def __call__(self, wire: WireRequest) -> WireResponse:
         """Send a request; returns when the head of its answer has arrived."""
         route = self._routes.get((wire.method, wire.url, wire.backend)) or self._find_route(wire)
-        has_length = bool(wire.content) or wire.method in _WITH_BODY
-        head = self._writer.write(route.target.start, wire.headers, len(wire.content) if has_length else None)
+        size = len(wire.content)
+        length = size if size or wire.method in _WITH_BODY else None
+        head = self._writer.write(route.start, wire.headers, length)
         limits = wire.timeouts
         now = self._clock()
         deadline = now + (limits.first_content if wire.stream else limits.total)
-        connection = self._take(route.idle, now, len(wire.content))
+        connection = self._take(route.idle, now, size)
         if connection is not None:
             exchange = self._start(connection, route, wire, head, deadline)
             await exchange.wait()
@@ -108,7 +112,7 @@ class HTTPTransport:
     def _start(
         self, connection: Connection, route: _Route, wire: WireRequest, head: bytes, deadline: float
     ) -> Exchange:
-        exchange = Exchange(connection, wire, route.target.authority, self._clock, deadline, self._max_body)
+        exchange = Exchange(connection, wire, route.authority, self._clock, deadline, self._max_body)
         if wire.timeouts.first_byte is not None:
             exchange.hear_until(self._clock() + wire.timeouts.first_byte)
         exchange.send(head)
@@ -120,7 +124,9 @@ class HTTPTransport:
         idle = self._idle.setdefault((target.scheme, target.host, target.port, ca_file), [])
         if len(self._routes) >= _REMEMBERED:
             self._routes.clear()
-        route = self._routes[wire.method, wire.url, wire.backend] = _Route(target, ca_file, idle)
+        route = self._routes[wire.method, wire.url, wire.backend] = _Route(
+            target, target.start, target.authority, ca_file, idle
+        )
         return route
 
     async def _connect(self, route: _Route, wire: WireRequest, deadline: float) -> Connection:
