@@ -7,9 +7,15 @@ one who was woken by the first is still awake for those that follow.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Protocol
 
 _LARGE = 64 * 1024  # bytes: more is not held back, and not copied to stand behind what is
+
+
+class Held(Protocol):
+    """What holds back what it has to send until it is told to."""
+
+    def flush(self) -> None: ...
 
 
 class Burst:
@@ -18,9 +24,9 @@ class Burst:
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: list[Gathering] = []
+        self._waiting: list[Held] = []
 
-    def add(self, transport: Gathering) -> None:
+    def add(self, transport: Held) -> None:
         """Have `transport` sent when the callbacks that are ready now have run."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._send)

@@ -190,7 +190,7 @@ class Generation:
             standing.metrics.record,
             *([self._access.write] if self._is_heard else []),
         ]
-        return App(layers, pages, self.transports, recorders, standing.secrets, keep_alive=keep_alive)
+        return App(layers, pages, self.transports.handler, recorders, standing.secrets, keep_alive=keep_alive)
 
     def take_over(self) -> None:
         """From now on requests come here: tell it to what is common to all generations. Does not wait."""

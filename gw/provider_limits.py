@@ -56,6 +56,10 @@ def read_allowances(headers: Headers, *, now: float | None = None) -> list[Allow
     return list(found.values())
 
 
+def _tells_of_limits(headers: Headers) -> bool:
+    return headers.may_name(b"remaining")
+
+
 def heed(
     backend: Backend, headers: Headers, key: Secret | None = None, *, clock: Callable[[], float] = time.time
 ) -> None:
@@ -63,7 +67,7 @@ def heed(
 
     `clock` gives Unix seconds, for a reset that is a date in an answer without a Date of its own.
     """
-    if not headers.may_name(b"remaining"):
+    if not headers.about(_tells_of_limits):
         return
     for allowance in read_allowances(headers, now=clock()):
         if allowance.is_used_up and allowance.reset:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Iterator
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from gw.adapter import WireRequest, WireResponse
+from gw.adapter import WireHandler, WireRequest, WireResponse
 from gw.backend_table import BackendTable, home_of
 from gw.certificates import ca_problem
 from gw.config import Config
@@ -25,7 +25,7 @@ class Transport(Protocol):
 
 
 class Transports:
-    """One WireHandler for all backends. `former` hands on the transports whose settings and CA files are the same.
+    """The WireHandler for all backends. `former` hands on the transports whose settings and CA files are the same.
 
     Whoever has closed all that shares one closes it: see `each`.
     """
@@ -49,7 +49,13 @@ class Transports:
         is_same = former._settings.get(name) == self._settings[name]
         return is_same and (ca_file is None or former._stamps.get(ca_file) == self._stamps[ca_file])
 
-    def __call__(self, wire: WireRequest) -> Awaitable[WireResponse]:
+    @property
+    def handler(self) -> WireHandler:
+        """What sends a request: gw's own transport itself, where no backend asks for another one."""
+        # Methods, not the objects: to call an object has its class searched for `__call__` each time.
+        return self._choose if self._others else self._own.__call__
+
+    def _choose(self, wire: WireRequest) -> Awaitable[WireResponse]:
         transport: Transport = self._others.get(wire.backend) or self._own
         return transport(wire)
 

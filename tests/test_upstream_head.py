@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import h11
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gw.raw_headers import KnownHeaders, RawHeaders
 from gw.upstream.head import CHUNKED, UNTIL_CLOSE, Head, HeadReader, HeadWriter, Malformed, match_head, parse_target
 
 EXAMPLES = settings(max_examples=120, deadline=None, derandomize=True)
@@ -230,3 +232,33 @@ def test_a_field_that_comes_twice_is_kept_and_framing_that_comes_twice_is_h11s_t
     assert by_h11(cookies) == (head.status, head.headers.pairs, head.length)
     for twice in (b"Content-Length: 12", b"Content-Length: 13", b"Transfer-Encoding: chunked", b"Connection: close"):
         assert match_head(CANONICAL[0].replace(b"Date: now", b"Connection: keep-alive\r\n" + twice)) is None
+
+
+@settings(EXAMPLES, max_examples=300)
+@given(
+    mutated_heads(),
+    st.sampled_from([b"", b"0", b"7", b"000007", b"7 ", b"+7", b"7,7", b"9" * 16, b"7\r\nA: b", b"7\n"]),
+)
+def test_a_head_that_comes_again_with_another_length_is_what_h11_makes_of_it(data: bytes, length: bytes) -> None:
+    match_head(data + b"body")
+    again = re.sub(rb"(?i)(content-length: )[0-9]+", lambda found: found[1] + length, data)
+    for _ in range(2):
+        head = match_head(again + b"another")
+        if head is not None:
+            assert by_h11(again[: head.size]) == (head.status, head.headers.pairs, head.length)
+            assert int(head.headers.get("content-length", str(CHUNKED))) == head.length
+
+
+def test_a_length_in_a_body_is_none_of_its_head() -> None:
+    for head in (CANONICAL[1], CANONICAL[0].replace(b"Content-Length: 12", b"Content-Length: 12 ")):
+        for _ in range(2):
+            found = match_head(head + b"5\r\nContent-Length: 9\r\n\r\n")
+            assert found is not None
+            assert found.size == len(head)
+            assert found.length in (12, CHUNKED)
+
+
+def test_a_head_that_comes_again_is_known_by_what_stands_around_its_length() -> None:
+    seen = [match_head(CANONICAL[0].replace(b"12", length).replace(b"now", b"later")) for length in (b"34", b"56")]
+    assert [head and head.length for head in seen] == [34, 56]
+    assert [head and type(head.headers) for head in seen] == [RawHeaders, KnownHeaders]

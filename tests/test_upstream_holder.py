@@ -13,7 +13,6 @@ from gw.errors import UpstreamConnectionError, UpstreamTimeout
 from gw.upstream import HTTPTransport
 from gw.upstream.connection import Connection
 from gw.upstream.exchange import Exchange
-from gw.upstream.timers import Ticker
 from tests.test_upstream_provider import (
     CHUNKED,
     OK,
@@ -243,9 +242,9 @@ def exchange_in_memory(*, stream: bool = False) -> tuple[Exchange, Connection, S
     nobody.port = 1
     connection = Connection(shelf, [])
     connection.connection_made(socket)
-    exchange = Exchange(connection, wire(nobody, stream=stream), "a", Ticker(time.monotonic), 0.0, 100_000)
+    exchange = Exchange(connection, wire(nobody, stream=stream), "a", time.monotonic, 0.0, 100_000)
     exchange.send(b"")
-    connection.transport.flush()
+    connection.flush()
     return exchange, connection, socket, shelf
 
 

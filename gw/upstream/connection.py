@@ -6,10 +6,12 @@ import asyncio
 import select
 from typing import TYPE_CHECKING, Protocol, cast
 
-from gw.burst import Burst, Gathering
+from gw.burst import Burst
 
 if TYPE_CHECKING:
     from gw.upstream.exchange import Exchange
+
+_LARGE = 64 * 1024  # bytes of a request that is sent at once
 
 
 class Keeper(Protocol):
@@ -23,23 +25,30 @@ class Keeper(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """A socket to one origin, with at most one exchange at a time. Bytes that nobody asked for close it."""
+    """A socket to one origin, with at most one exchange at a time. Bytes that nobody asked for close it.
 
-    __slots__ = ("_keeper", "_poll", "exchange", "idle", "idle_until", "transport")
+    A request is held back to the end of the turn, and goes out in a burst with those of others.
+    """
+
+    __slots__ = ("_held", "_is_shown_late", "_keeper", "_poll", "exchange", "idle", "idle_until", "transport")
+
+    transport: asyncio.Transport
 
     def __init__(self, keeper: Keeper, idle: list[Connection]) -> None:
         self.exchange: Exchange | None = None
         self.idle = idle  # where its origin's idle connections lie
         self.idle_until = 0.0  # the clock's seconds
+        self._held = b""  # the request that goes out with the burst
         self._keeper = keeper
         self._poll: select.poll | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = Gathering(cast(asyncio.Transport, transport), self._keeper.burst)
+        self.transport = cast(asyncio.Transport, transport)
+        self._is_shown_late = isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)  # see is_silent
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
-        if exchange is None or exchange.is_whole:
+        if exchange is None or exchange.is_whole or self._held:  # a request that is still here was answered by nobody
             self.cut()
         else:
             exchange.receive(data)
@@ -55,17 +64,39 @@ class Connection(asyncio.Protocol):
         if exchange is not None:
             exchange.lost()
 
-    def is_silent(self) -> bool:
-        """Whether an idle connection is open and holds nothing unread, not even in the kernel.
+    def is_silent(self, size: int) -> bool:
+        """Whether an idle connection is open and holds nothing unread, before a request of `size` bytes is sent on it.
 
-        What lies there would be a second answer behind the first, or the provider's close on its way to us.
+        What lies there would be a second answer behind the first, or the provider's close on its way to us. The loop
+        has looked for it before this turn. uvloop looks again before the burst that sends the request, and hands over
+        what it finds while that is still held: `data_received` cuts the connection then, and a close ends the exchange
+        before any byte of an answer, so it begins again on a new one. Asking the kernel here would be an earlier look,
+        not a further one. It is asked where nothing is held back, and where the loop is asyncio's own, which hands
+        over behind the burst what it saw before it.
         """
         if self.transport.is_closing():
             return False
+        if size <= _LARGE and not self._is_shown_late:
+            return True
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not self._poll.poll(0)
+
+    def send(self, head: bytes, content: bytes) -> None:
+        """Write a request: at the end of the turn, or now where it is large, and then it is not copied either."""
+        if len(content) > _LARGE:
+            self.transport.write(head)
+            self.transport.write(content)
+        else:
+            self._held = head + content
+            self._keeper.burst.add(self)
+
+    def flush(self) -> None:
+        """The turn ends: send what was held back, unless the connection is gone."""
+        held, self._held = self._held, b""
+        if held and not self.transport.is_closing():
+            self.transport.write(held)
 
     def give_back(self, keep_for: float | None) -> None:
         """The exchange is over and all was in order: another may follow, unless our own bytes are still to be sent."""
@@ -76,5 +107,5 @@ class Connection(asyncio.Protocol):
             self._keeper.give(self, keep_for)
 
     def cut(self) -> None:
-        """Close it now, whatever is under way."""
+        """Close it now, whatever is under way; a request that is still held is not sent."""
         self.transport.abort()

@@ -7,6 +7,7 @@ and the reader is done with it; in every other case it is cut, at once.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from gw.adapter import WholeBody, WireRequest, WireResponse
 from gw.errors import UpstreamConnectionError, UpstreamError, UpstreamProtocolError
@@ -15,7 +16,6 @@ from gw.upstream.body import Framing, Inflate, framing
 from gw.upstream.connection import Connection
 from gw.upstream.failures import silence
 from gw.upstream.head import Head, HeadReader, Malformed, match_head
-from gw.upstream.timers import Ticker
 
 HIGH_WATER = 64 * 1024  # bytes that wait for the reader; above, the provider is paused
 
@@ -26,6 +26,7 @@ class Exchange:
     __slots__ = (
         "_authority",
         "_body",
+        "_clock",
         "_connection",
         "_error",
         "_head",
@@ -36,7 +37,6 @@ class Exchange:
         "_once_heard",
         "_pieces",
         "_reader",
-        "_ticker",
         "_unread",
         "_waiter",
         "_wire",
@@ -45,11 +45,18 @@ class Exchange:
     )
 
     def __init__(
-        self, connection: Connection, wire: WireRequest, authority: str, ticker: Ticker, deadline: float, limit: int
+        self,
+        connection: Connection,
+        wire: WireRequest,
+        authority: str,
+        clock: Callable[[], float],
+        deadline: float,
+        limit: int,
     ) -> None:
         self.deadline = deadline  # the clock's seconds; it counts while somebody waits
         self.is_whole = False  # the whole answer has arrived
         self._authority = authority
+        self._clock = clock
         self._connection: Connection | None = connection
         self._error: UpstreamError | None = None
         self._head: Head | None = None
@@ -60,12 +67,10 @@ class Exchange:
         self._once_heard: float | None = None  # the deadline from the first byte on, where that is another one
         self._pieces: list[bytes] = []
         self._reader: HeadReader | None = None  # where the head is not canonical or comes in pieces
-        self._ticker = ticker
         self._unread = 0  # bytes in _pieces
         self._waiter: asyncio.Future[None] | None = None
         self._wire = wire
         connection.exchange = self
-        ticker.watch(self)  # until the connection is given up
 
     # --- for whoever asked --------------------------------------------------------------------------------------
 
@@ -73,16 +78,15 @@ class Exchange:
         """Write the request. Nothing is awaited: the body is in memory anyway."""
         assert self._connection is not None
         self._wire.is_sent = True
-        self._connection.transport.write(head, self._wire.content)
+        self._connection.send(head, self._wire.content)
 
     def hear_until(self, moment: float) -> None:
         """The first byte of the answer has to come by then; once it has, the usual deadline counts."""
         if moment < self.deadline:
             self._once_heard, self.deadline = self.deadline, moment
 
-    async def answer(self) -> WireResponse:
-        """Wait for the answer. One that is whole gives the connection back at once. Raises UpstreamError."""
-        await self.wait()
+    def answer(self) -> WireResponse:
+        """What has been waited for. One that is whole gives the connection back at once. Raises UpstreamError."""
         head = self._head
         if head is None:
             assert self._error is not None
@@ -122,7 +126,7 @@ class Exchange:
         """Content of a stream has been seen: the next has to come within `idle`."""
         if self._wire.stream:
             self._is_committed = True
-            self.deadline = self._ticker.clock() + self._wire.timeouts.idle
+            self.deadline = self._clock() + self._wire.timeouts.idle
 
     async def aclose(self) -> None:
         """Free the connection: kept if the whole answer has arrived and nothing trails, else cut. Never raises."""
@@ -153,7 +157,6 @@ class Exchange:
             if self._is_paused:
                 self._resume()
             self._connection = None
-            self._ticker.forget(self)
             connection.give_back(self._head.keep_for if self._head is not None else None)
 
     def _resume(self) -> None:
@@ -186,12 +189,12 @@ class Exchange:
             method = self._wire.method
             head = match_head(data) if method != "HEAD" else None
             if head is not None:
-                data = data[head.size :]
-                if head.length == len(data) <= self._left:
-                    self._receive_all(head, data)
+                rest = head.rest
+                if head.length == len(rest) <= self._left:
+                    self._receive_all(head, rest)
                     return None
                 self._begin(head)
-                return data
+                return rest
             reader = self._reader = HeadReader(method)
         head = reader.feed(data)
         if head is None:
@@ -296,7 +299,6 @@ class Exchange:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.exchange = None
-            self._ticker.forget(self)
             connection.cut()
 
     def _wake(self) -> None:

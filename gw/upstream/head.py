@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import h11
 
 from gw.message import Headers
-from gw.raw_headers import RawHeaders
+from gw.raw_headers import KnownHeaders, RawHeaders
 
 MAX_HEAD = 64 * 1024  # bytes of a response's head, interim responses included
 CHUNKED = -1  # values of Head.length that are no length
@@ -35,12 +35,17 @@ _CONTROLS = bytes(byte for byte in range(128) if (byte < 32 and byte != 9) or by
 _REMEMBERED = 1024  # header names; adapters use a few dozen
 _REMEMBERED_HEADS = 256  # some hosts want ids in theirs, and then each is new
 
-_REMEMBERED_LINES = 1024  # of providers' heads; some have an id in each
-_LONGEST_LINE = 256  # bytes of one that is remembered
+_PLAIN = re.compile(
+    rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: [\x20-\x7e]*+)?\r\n"
+    rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++: ?[\x21-\x7e][\x20-\x7e]*+\r\n)*+\r\n"
+)
+# The fields that decide how the message is framed, in a head in lower case: one pass costs half of a search for each.
+_FRAMING = re.compile(rb"\n(content-length|transfer-encoding|connection|keep-alive|content-encoding): ?([^\r]*)")
+_BLANK_LINE = b"\r\n\r\n"
+# In two, since the case of the first letters varies: that both are one field is looked at when it is remembered.
+_LENGTH, _OF_LENGTH = b"\ncontent-l", b"ength: "
+_MEMORIES, _LONGEST = 512, 512  # heads, and bytes of one: those of the large hosts are longer, and never come again
 
-_STATUS = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: [\x20-\x7e]*+)?")
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++): ?([\x21-\x7e][\x20-\x7e]*+)")
-_ODD = ("odd", None)
 _BLANK = re.compile(rb"\n\r?\n")  # where h11 sees the end of a head
 _KEEP_ALIVE = re.compile(rb"(?:^|[,;\s])timeout\s*=\s*([0-9]{1,6})(?![0-9])", re.IGNORECASE)
 _START = b"HTTP/1."
@@ -63,7 +68,7 @@ class Target(NamedTuple):
 class Head:
     """The head of a final response. `length` is the body's in bytes, or CHUNKED, or UNTIL_CLOSE."""
 
-    __slots__ = ("encoding", "headers", "is_reusable", "keep_for", "length", "size", "status")
+    __slots__ = ("encoding", "headers", "is_reusable", "keep_for", "length", "rest", "size", "status")
 
     def __init__(
         self,
@@ -74,6 +79,7 @@ class Head:
         is_reusable: bool = True,
         keep_for: float | None = None,
         encoding: bytes = b"",
+        rest: bytes = b"",
     ) -> None:
         self.status = status
         self.headers = headers
@@ -82,6 +88,7 @@ class Head:
         self.is_reusable = is_reusable
         self.keep_for = keep_for  # seconds that the provider keeps an idle connection
         self.encoding = encoding  # Content-Encoding, lower case
+        self.rest = rest  # what came behind it
 
 
 # --- ours -------------------------------------------------------------------------------------------------------
@@ -173,60 +180,64 @@ def _unsendable(headers: Sequence[tuple[str, str]]) -> ValueError:
 # --- the provider's ---------------------------------------------------------------------------------------------
 
 
-Meaning = tuple[str, Any] | None
+class _Known(NamedTuple):
+    """A head that came before, but for the digits of its Content-Length."""
+
+    behind: bytes  # what follows the line with the digits
+    status: int
+    keep_for: float | None
+    memory: dict[object, Any]  # see KnownHeaders
 
 
-class Lines(dict[bytes, Meaning]):
-    """What each line of canonical heads decides: one of "status", "length", "connection" and "keep_for", and how.
-
-    None: nothing, it is a field like any other. "odd": this head is not canonical. Each line is judged by itself, and
-    remembered: head after head of a provider differs in two or three.
-    """
-
-    def __missing__(self, line: bytes) -> Meaning:
-        meaning = _meaning(line)
-        if len(self) >= _REMEMBERED_LINES:
-            self.clear()
-        if len(line) <= _LONGEST_LINE:
-            self[line] = meaning
-        return meaning
-
-
-_meaning_of = Lines().__getitem__
-
-
-def _meaning(line: bytes) -> Meaning:
-    field = _FIELD.fullmatch(line)
-    if field is None:
-        status = _STATUS.fullmatch(line)
-        return _ODD if status is None or status[1] in (b"204", b"304") else ("status", int(status[1]))
-    name, value = field[1].lower(), field[2].lower().rstrip(b" ")
-    if name == b"content-length":
-        return ("length", int(value)) if value.isdigit() and len(value) <= 15 else _ODD
-    if name == b"transfer-encoding":
-        return ("length", CHUNKED) if value == b"chunked" else _ODD
-    if name == b"connection":
-        return ("connection", None) if value == b"keep-alive" else _ODD
-    if name == b"keep-alive":
-        return "keep_for", _timeout_of(value)
-    return _ODD if name == b"content-encoding" else None
+_known: dict[bytes, _Known] = {}  # by what stands before the digits
 
 
 def match_head(data: bytes) -> Head | None:
     """The head that `data` begins with if it is whole and canonical; None: let HeadReader look at it.
 
-    For answers to anything but HEAD.
+    For answers to anything but HEAD. The next head of a provider nearby is nearly always its last one with another
+    Content-Length, as long as the second lasts: what stands around those digits is looked up, and matched only if it
+    is new.
     """
-    end = data.find(b"\r\n\r\n", 0, MAX_HEAD)
-    if end < 0 or not data.startswith(b"HTTP/1.1 "):  # no field begins like that: the status comes first, or is odd
+    text, blank, rest = data.partition(_BLANK_LINE)
+    before, _, line = text.partition(_OF_LENGTH)
+    digits, _, behind = line.partition(b"\r\n")
+    known = _known.get(before)
+    if known is not None and behind == known.behind and blank and digits.isdigit() and len(digits) <= 15:
+        head = text + blank
+        return Head(
+            known.status, KnownHeaders(head, known.memory), int(digits), len(head), True, known.keep_for, b"", rest
+        )
+    parsed = _match(text + blank, rest)
+    if parsed is not None and parsed.size <= _LONGEST and before.lower().endswith(_LENGTH):
+        if len(_known) >= _MEMORIES:
+            _known.clear()
+        _known[before] = _Known(behind, parsed.status, parsed.keep_for, {})
+    return parsed
+
+
+def _match(head: bytes, rest: bytes) -> Head | None:
+    match = _PLAIN.fullmatch(head)
+    if match is None or len(head) > MAX_HEAD or match[1] in (b"204", b"304"):
         return None
-    deciding = list(filter(None, map(_meaning_of, data[:end].split(b"\r\n"))))
-    said: dict[str, Any] = dict(deciding)
-    if "odd" in said or "length" not in said or len(said) != len(deciding):  # said twice is h11's to judge
+    low = head.lower()
+    said: dict[bytes, bytes] = {}
+    for name, value in _FRAMING.findall(low):
+        if name in said:  # twice: h11's to judge
+            return None
+        said[name] = value.rstrip(b" ")
+    length = CHUNKED
+    digits = said.get(b"content-length")
+    if digits is not None:
+        if b"transfer-encoding" in said or not digits.isdigit() or len(digits) > 15:
+            return None
+        length = int(digits)
+    elif said.get(b"transfer-encoding") != b"chunked":
         return None
-    size = end + 4
-    head = data[:size]
-    return Head(said["status"], RawHeaders(head, head.lower()), said["length"], size, True, said.get("keep_for"))
+    if b"content-encoding" in said or said.get(b"connection", b"keep-alive") != b"keep-alive":
+        return None
+    keep_for = _timeout_of(said.get(b"keep-alive", b""))
+    return Head(int(match[1]), RawHeaders(head, low), length, len(head), True, keep_for, b"", rest)
 
 
 class HeadReader:

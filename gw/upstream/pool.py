@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from gw.adapter import WireRequest, WireResponse
 from gw.burst import Burst
@@ -14,22 +14,24 @@ from gw.upstream.connection import Connection
 from gw.upstream.exchange import Exchange
 from gw.upstream.failures import ca_failure, connect_failure, connect_timeout, silence
 from gw.upstream.head import HeadWriter, Target, parse_target
-from gw.upstream.timers import Ticker
 from gw.upstream.tls import Contexts
 
 IDLE_FOR = 60.0  # seconds that an idle connection is kept
 MAX_IDLE = 256  # idle connections to one origin
 MAX_BODY = 64 * 1024 * 1024  # bytes of a whole answer, and of what a compressed one grows to
-_SWEEP = 1.0  # seconds between two looks at the idle connections
+_PERIOD = 0.05  # seconds between two looks at all connections: how late a deadline may be noticed
 _MARGIN = 0.5  # seconds before the provider's own Keep-Alive timeout: a request needs some time to get there
 _REMEMBERED = 1024  # URLs; some providers have the model in theirs
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))  # they say Content-Length: 0 too (RFC 9110 8.6)
 
 
-class _Route(NamedTuple):
+@dataclass(slots=True)
+class _Route:
     """Where a URL leads for one backend, and the idle connections that lead there."""
 
     target: Target
+    start: str  # the target's, asked for with every request
+    authority: str
     ca_file: str | None
     idle: list[Connection]
 
@@ -65,41 +67,43 @@ class HTTPTransport:
         self._lost: asyncio.Event | None = None
         self._open: set[Connection] = set()
         self._routes: dict[tuple[str, str, str], _Route] = {}
-        self._sweeper: asyncio.TimerHandle | None = None
-        self._ticker = Ticker(clock)
+        self._timer: asyncio.TimerHandle | None = None
         self._writer = HeadWriter()
         self.burst = Burst()
 
     async def __call__(self, wire: WireRequest) -> WireResponse:
         """Send a request; returns when the head of its answer has arrived."""
         route = self._routes.get((wire.method, wire.url, wire.backend)) or self._find_route(wire)
-        has_length = bool(wire.content) or wire.method in _WITH_BODY
-        head = self._writer.write(route.target.start, wire.headers, len(wire.content) if has_length else None)
+        size = len(wire.content)
+        length = size if size or wire.method in _WITH_BODY else None
+        head = self._writer.write(route.start, wire.headers, length)
         limits = wire.timeouts
         now = self._clock()
         deadline = now + (limits.first_content if wire.stream else limits.total)
-        connection = self._take(route.idle, now)
+        connection = self._take(route.idle, now, size)
         if connection is not None:
             exchange = self._start(connection, route, wire, head, deadline)
+            await exchange.wait()
             try:
-                return await exchange.answer()
+                return exchange.answer()
             except UpstreamConnectionError:
                 if exchange.has_begun or self._is_closed:
                     raise
         connection = await self._connect(route, wire, deadline)
-        return await self._start(connection, route, wire, head, deadline).answer()
+        exchange = self._start(connection, route, wire, head, deadline)
+        await exchange.wait()
+        return exchange.answer()
 
     async def aclose(self) -> None:
         """Close every connection; what is still being read breaks. Returns when all are closed."""
         self._is_closed = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for connection in list(self._open):
             if connection.exchange is not None:
                 connection.exchange.close()
             connection.cut()
-        self._ticker.close()
         self._lost = asyncio.Event()
         while self._open:
             self._lost.clear()
@@ -108,7 +112,7 @@ class HTTPTransport:
     def _start(
         self, connection: Connection, route: _Route, wire: WireRequest, head: bytes, deadline: float
     ) -> Exchange:
-        exchange = Exchange(connection, wire, route.target.authority, self._ticker, deadline, self._max_body)
+        exchange = Exchange(connection, wire, route.authority, self._clock, deadline, self._max_body)
         if wire.timeouts.first_byte is not None:
             exchange.hear_until(self._clock() + wire.timeouts.first_byte)
         exchange.send(head)
@@ -120,7 +124,9 @@ class HTTPTransport:
         idle = self._idle.setdefault((target.scheme, target.host, target.port, ca_file), [])
         if len(self._routes) >= _REMEMBERED:
             self._routes.clear()
-        route = self._routes[wire.method, wire.url, wire.backend] = _Route(target, ca_file, idle)
+        route = self._routes[wire.method, wire.url, wire.backend] = _Route(
+            target, target.start, target.authority, ca_file, idle
+        )
         return route
 
     async def _connect(self, route: _Route, wire: WireRequest, deadline: float) -> Connection:
@@ -153,14 +159,16 @@ class HTTPTransport:
             raise connect_failure(ConnectionResetError(), wire, target.authority)
         # Not before: uvloop never calls connection_lost where create_connection is cancelled in its last moment.
         self._open.add(connection)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_PERIOD, self._tick)
         return connection
 
     # --- the connections at rest --------------------------------------------------------------------------------
 
-    def _take(self, idle: list[Connection], now: float) -> Connection | None:
+    def _take(self, idle: list[Connection], now: float, size: int) -> Connection | None:
         while idle:
             connection = idle.pop()
-            if now < connection.idle_until and connection.is_silent():
+            if now < connection.idle_until and connection.is_silent(size):
                 return connection
             connection.cut()
         return None
@@ -173,8 +181,6 @@ class HTTPTransport:
             return
         connection.idle_until = self._clock() + seconds
         connection.idle.append(connection)
-        if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
 
     def closed(self, connection: Connection) -> None:
         """A connection is gone, by whoever's will."""
@@ -184,12 +190,16 @@ class HTTPTransport:
         if self._lost is not None:
             self._lost.set()
 
-    def _sweep(self) -> None:
-        self._sweeper = None
+    def _tick(self) -> None:
+        # One coarse timer for all that waits and all that rests, while any connection is open.
+        self._timer = None
         now = self._clock()
-        for idle in self._idle.values():
-            for connection in idle:
-                if connection.idle_until <= now:
-                    connection.cut()  # `closed` takes it from the list
-        if any(self._idle.values()):
-            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
+        for connection in list(self._open):
+            exchange = connection.exchange
+            if exchange is not None:
+                if exchange.deadline <= now:
+                    exchange.expire()
+            elif connection.idle_until <= now:
+                connection.cut()  # `closed` takes it from the list
+        if self._open:
+            self._timer = asyncio.get_running_loop().call_later(_PERIOD, self._tick)
