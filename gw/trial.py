@@ -67,7 +67,9 @@ class AnswerStream(Stream):
     Reading ahead, the trial and the observers are all here, because each layer of streams costs 1.5 us an event.
     """
 
-    __slots__ = ("_backend", "_body", "_codec", "_has_begun", "_is_read", "_observers", "_prefix", "_trial")
+    __slots__ = ("_backend", "_body", "_codec", "_has_begun", "_is_read", "_observers", "_prefix", "_take", "_trial")
+
+    _take: Callable[[Sequence[Chunk]], object]
 
     def __init__(self, backend: Backend, codec: Codec, body: WireBody, trial: Trial) -> None:
         self._backend = backend
@@ -101,14 +103,11 @@ class AnswerStream(Stream):
             while not chunks and not self._is_read:
                 # Whoever has said its last word is not waited for, even if it keeps its connection open.
                 data = b"" if self._codec.is_done else await self._body.read()
-                try:
-                    if data:
-                        chunks = self._codec.feed(data)
-                    else:
-                        self._is_read = True
-                        chunks = self._codec.finish()
-                except MALFORMED as error:
-                    raise not_understood(self._backend, error) from error
+                if data:
+                    chunks = self._feed(data)
+                else:
+                    self._is_read = True
+                    chunks = self._finish()
                 if self._is_read:
                     await self._body.aclose()
             if not chunks and not self._has_begun and not any(map(is_finished, Chunks(self._prefix))):
@@ -124,6 +123,21 @@ class AnswerStream(Stream):
             self._end(None)
         return chunks
 
+    def pass_on_to(self, take: Callable[[Sequence[Chunk]], object], is_ready: Callable[[], bool]) -> None:
+        self._take = take
+        if (pass_on_to := getattr(self._body, "pass_on_to", None)) is not None:
+            pass_on_to(self._pass_on, is_ready)
+
+    def _pass_on(self, data: bytes) -> bool:
+        """What `read` would do, for bytes that come while it waits for some. Whether more of them are wanted."""
+        chunks = self._feed(data)
+        if chunks:
+            for observer in self._observers:
+                observer.chunks(chunks)
+            self._body.commit()
+            self._take(chunks)
+        return not self._codec.is_done
+
     async def aclose(self) -> None:
         self._is_read = True
         self._prefix = []
@@ -134,6 +148,18 @@ class AnswerStream(Stream):
     def observed(self, observer: Observer) -> Stream:
         self._observers.append(observer)
         return self
+
+    def _feed(self, data: bytes) -> Sequence[Chunk]:
+        try:
+            return self._codec.feed(data)
+        except MALFORMED as error:
+            raise not_understood(self._backend, error) from error
+
+    def _finish(self) -> Sequence[Chunk]:
+        try:
+            return self._codec.finish()
+        except MALFORMED as error:
+            raise not_understood(self._backend, error) from error
 
     def _end(self, error: BaseException | None) -> None:
         if not self._trial.is_over:

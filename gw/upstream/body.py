@@ -14,9 +14,9 @@ MAX_TRAILERS = 16 * 1024  # bytes; they are read and dropped
 # Possessive throughout: a line without an end must fail in linear time.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*+|[ \t]*+)\r\n")
 _PLAIN_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
-_SIZES: dict[
-    bytes, int
-] = {}  # plain lines of four and five bytes that were seen, so 11,000 at most: a look costs a tenth
+# Plain lines of four and five bytes that were seen, so 11,000 at most, and how long a chunk is with them: a look costs
+# a tenth.
+_LENGTHS: dict[bytes, int] = {}
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n")
 
 
@@ -100,9 +100,12 @@ class Chunked:
 
     def feed(self, data: bytes, /) -> bytes:
         if self._is_between:
-            known = _SIZES.get(line := data[:5]) or _SIZES.get(line := data[:4])
-            if known is not None and len(line) + known + 2 == len(data) and data[-2:] == b"\r\n":
-                return data[len(line) : -2]  # nearly always one event of a stream comes at a time
+            # Nearly always one event of a stream comes at a time.
+            length = len(data)
+            if _LENGTHS.get(data[:5]) == length and data.endswith(b"\r\n"):
+                return data[5:-2]
+            if _LENGTHS.get(data[:4]) == length and data.endswith(b"\r\n"):
+                return data[4:-2]
         if self._held:
             data, self._held = self._held + data, b""
         pieces: list[bytes] = []
@@ -124,9 +127,9 @@ class Chunked:
                 self._missing = 0
                 at = end
                 continue
-            known = _SIZES.get(line := data[at : at + 5]) or _SIZES.get(line := data[at : at + 4])
+            known = _LENGTHS.get(line := data[at : at + 5]) or _LENGTHS.get(line := data[at : at + 4])
             if known is not None:
-                size = known
+                size = known - len(line) - 2
                 at += len(line)
             else:
                 match = _PLAIN_CHUNK.match(data, at) or _CHUNK_LINE.match(data, at)
@@ -138,7 +141,7 @@ class Chunked:
                     raise Malformed("a chunk of its answer has a line that is too long")
                 size = int(match[1], 16)
                 if 4 <= at - start <= 5 and match.end(1) == at - 2 and size:
-                    _SIZES[data[start:at]] = size
+                    _LENGTHS[data[start:at]] = at - start + size + 2
             end = at + size + 2
             if size and data[end - 2 : end] == b"\r\n":  # nearly always it is here as a whole
                 pieces.append(data[at : end - 2])
