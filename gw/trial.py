@@ -131,12 +131,13 @@ class AnswerStream(Stream):
     def _pass_on(self, data: bytes) -> bool:
         """What `read` would do, for bytes that come while it waits for some. Whether more of them are wanted."""
         chunks = self._feed(data)
-        if chunks:
+        is_plain = type(chunks) is Chunks and chunks.is_plain  # nearly always, and then more is to come
+        if is_plain or chunks:
             for observer in self._observers:
                 observer.chunks(chunks)
             self._body.commit()
             self._take(chunks)
-        return not self._codec.is_done
+        return is_plain or not self._codec.is_done
 
     async def aclose(self) -> None:
         self._is_read = True

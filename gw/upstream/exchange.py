@@ -34,8 +34,8 @@ class Exchange:
         "_head",
         "_inflate",
         "_is_committed",
-        "_is_ready",
         "_is_paused",
+        "_is_ready",
         "_left",
         "_once_heard",
         "_pieces",
@@ -199,8 +199,16 @@ class Exchange:
             data = body.feed(data)
             if self._inflate is not None:
                 data = self._inflate.feed(data)
-            if data and not self._is_taken(data):
-                self._keep(data)
+            if data:
+                take, waiter = self._take, self._waiter
+                if take is None or waiter is None or waiter.done() or not self._is_ready():
+                    self._keep(data)
+                else:
+                    try:
+                        if not take(data):
+                            waiter.set_result(True)
+                    except Exception as error:
+                        waiter.set_exception(error)
             if body.is_whole:
                 self._end()
                 self._wake()
@@ -256,24 +264,12 @@ class Exchange:
             self._left -= len(data)
             if self._left < 0:
                 raise Malformed("its answer is over the limit")
-        if self._unread > HIGH_WATER and not self._is_paused and not self._body.is_whole:
-            if self._connection is not None:
-                self._is_paused = True
-                self._connection.transport.pause_reading()
+        connection = self._connection
+        if self._unread > HIGH_WATER and not self._is_paused and not self._body.is_whole and connection is not None:
+            self._is_paused = True
+            connection.transport.pause_reading()
         if self._wire.stream or self._is_paused:
             self._wake()
-
-    def _is_taken(self, data: bytes) -> bool:
-        """Pass it on to whoever takes what comes while the reader waits."""
-        waiter = self._waiter
-        if self._take is None or waiter is None or waiter.done() or not self._is_ready():
-            return False
-        try:
-            if not self._take(data):
-                waiter.set_result(True)
-        except Exception as error:
-            waiter.set_exception(error)
-        return True
 
     def _end(self) -> None:
         if self._inflate is not None:
