@@ -209,6 +209,7 @@ class Exchange:
                             waiter.set_result(True)
                     except Exception as error:
                         waiter.set_exception(error)
+                        waiter.exception()  # a reader who is cancelled in this moment never asks for it
             if body.is_whole:
                 self._end()
                 self._wake()
