@@ -109,7 +109,7 @@ class Chunked:
         if self._held:
             data, self._held = self._held + data, b""
         pieces: list[bytes] = []
-        at = 0
+        at = _plain_chunks(data, pieces, 0) if self._is_between else 0
         while at < len(data) and self._trailers < 0:
             missing = self._missing
             if missing:
@@ -125,27 +125,22 @@ class Chunked:
                 elif data[end - 2 : end] != b"\r\n":
                     raise Malformed("a chunk of its answer is longer than announced")
                 self._missing = 0
-                at = end
+                at = _plain_chunks(data, pieces, end)
                 continue
-            known = _LENGTHS.get(line := data[at : at + 5]) or _LENGTHS.get(line := data[at : at + 4])
-            if known is not None:
-                size = known - len(line) - 2
-                at += len(line)
-            else:
-                match = _PLAIN_CHUNK.match(data, at) or _CHUNK_LINE.match(data, at)
-                if match is None:
-                    self._hold(data[at:])
-                    break
-                start, at = match.span()
-                if at - start > MAX_CHUNK_LINE:
-                    raise Malformed("a chunk of its answer has a line that is too long")
-                size = int(match[1], 16)
-                if 4 <= at - start <= 5 and match.end(1) == at - 2 and size:
-                    _LENGTHS[data[start:at]] = at - start + size + 2
+            match = _PLAIN_CHUNK.match(data, at) or _CHUNK_LINE.match(data, at)
+            if match is None:
+                self._hold(data[at:])
+                break
+            start, at = match.span()
+            if at - start > MAX_CHUNK_LINE:
+                raise Malformed("a chunk of its answer has a line that is too long")
+            size = int(match[1], 16)
+            if 4 <= at - start <= 5 and match.end(1) == at - 2 and size:
+                _LENGTHS[data[start:at]] = at - start + size + 2
             end = at + size + 2
             if size and data[end - 2 : end] == b"\r\n":  # nearly always it is here as a whole
                 pieces.append(data[at : end - 2])
-                at = end
+                at = _plain_chunks(data, pieces, end)
             elif size:
                 self._missing = size + 2
             else:
@@ -188,6 +183,25 @@ class Chunked:
 
     def eof(self) -> bool:
         return self.is_whole
+
+
+def _plain_chunks(data: bytes, pieces: list[bytes], at: int) -> int:
+    """Add all chunks from `at` on that are here as a whole and whose size was seen before; where they end."""
+    length_of = _LENGTHS.get
+    add = pieces.append
+    while True:
+        start = at + 5
+        length = length_of(data[at:start])
+        if length is None:
+            start = at + 4
+            length = length_of(data[at:start])
+            if length is None:
+                return at
+        end = at + length
+        if data[end - 2 : end] != b"\r\n":
+            return at
+        add(data[start : end - 2])
+        at = end
 
 
 class Inflate:
