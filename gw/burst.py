@@ -64,6 +64,13 @@ class Gathering(asyncio.Transport):
             if not held:
                 self._burst.add(self)
 
+    def write_at_once(self, data: bytes) -> None:
+        """Write without waiting for the end of the turn, unless something waits for it already."""
+        if self._held:
+            self.write(data)
+        elif not self._transport.is_closing():
+            self._transport.write(data)
+
     def flush(self) -> None:
         """Send what was held back, unless the connection is gone."""
         held = self._held

@@ -87,7 +87,7 @@ class Chunks(Sequence[Chunk]):
 
     def __init__(self, parts: list[bytes | Chunk], is_plain: bool = False) -> None:
         self.parts = parts  # to be read only
-        self.is_plain = is_plain  # every one is bytes
+        self.is_plain = is_plain  # there are some, and every one is bytes
 
     def _chunks(self) -> list[Chunk]:
         chunks = [Chunk(part) if isinstance(part, bytes) else part for part in self.parts]

@@ -32,6 +32,12 @@ class Stream:
         """Give up what is left and free the provider's connection. May be called twice; never raises."""
         raise NotImplementedError(f"{type(self).__name__} has no `async def aclose`")
 
+    def pass_on_to(self, take: Callable[[Sequence[Chunk]], object], is_ready: Callable[[], bool]) -> None:
+        """Let what comes while somebody waits in `read` go to `take` at once, whenever `is_ready()`, and not wake him.
+
+        Only a stream that can does so. The end, and what breaks it, come from `read` as ever.
+        """
+
     async def __aiter__(self) -> AsyncIterator[Chunk]:
         while chunks := await self.read():
             for chunk in chunks:
@@ -47,7 +53,10 @@ class Stream:
 
 
 class ByteStream(Protocol):
-    """Bytes of one answer, pulled: what the server writes. Its holder closes it."""
+    """Bytes of one answer, pulled: what the server writes. Its holder closes it.
+
+    Where it has a `pass_on_to` like `Stream`'s, the server tells it where to write.
+    """
 
     async def read(self) -> bytes:
         """What is there to be written now, at least one byte; b"" is the complete end.

@@ -32,12 +32,14 @@ class Template:
     __slots__ = (
         "_between",
         "_event",
+        "_given",
         "_head",
         "_last",
         "_needle",
         "_out",
         "_out_rest",
         "_padded",
+        "_quoted",
         "_rest",
         "_size",
         "_tail",
@@ -68,6 +70,8 @@ class Template:
         self._between = self._last + self._head
         self._needle = self._between[:_NEEDLE]
         self._event = [self._head, self._last]
+        self._given = slice(self._size, -len(self._last))  # where the text is in an event
+        self._quoted = slice(self._size - 1, 1 - len(self._last))  # and with its quotes
 
     def fill_run(self, data: bytes, start: int) -> list[bytes] | None:
         """The repaired chunks of all events from `start` on that are like the learnt one; None where the first is not.
@@ -104,12 +108,16 @@ class Template:
         `characters` tells of it afterwards.
         """
         if self._padded:
+            raw = self.fill(data, 0)
+            return raw if self.end == len(data) else None
+        text = data[self._given]
+        if _QUOTE in text or _BACKSLASH in text or text.join(self._event) != data:
             return None
-        text = data[self._size : -len(self._last)]
-        if _QUOTE in text or text.join(self._event) != data:
+        try:
+            self.characters = len(orjson.loads(data[self._quoted]))
+        except ValueError:
             return None
-        self.characters = self._count([text])
-        return text.join(self._out) if self.characters >= 0 else None
+        return text.join(self._out)
 
     def fill(self, data: bytes, start: int) -> bytes | None:
         """The repaired chunk for the event at `start`, if it is like the learnt one; None for any other.

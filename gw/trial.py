@@ -70,7 +70,10 @@ class AnswerStream(Stream):
         "_is_read",
         "_observers",
         "_prefix",
+        "_take",
     )
+
+    _take: Callable[[Sequence[Chunk]], object]
 
     def __init__(
         self, backend: Backend, codec: Codec, body: WireBody, attempt: Attempt, clock: Callable[[], float]
@@ -107,14 +110,11 @@ class AnswerStream(Stream):
             while not chunks and not self._is_read:
                 # Whoever has said its last word is not waited for, even if it keeps its connection open.
                 data = b"" if self._codec.is_done else await self._body.read()
-                try:
-                    if data:
-                        chunks = self._codec.feed(data)
-                    else:
-                        self._is_read = True
-                        chunks = self._codec.finish()
-                except MALFORMED as error:
-                    raise not_understood(self._backend, error) from error
+                if data:
+                    chunks = self._feed(data)
+                else:
+                    self._is_read = True
+                    chunks = self._finish()
                 if self._is_read:
                     await self._body.aclose()
             if not chunks and not self._has_begun and not any(map(is_finished, Chunks(self._prefix))):
@@ -130,6 +130,22 @@ class AnswerStream(Stream):
             self._end(None)
         return chunks
 
+    def pass_on_to(self, take: Callable[[Sequence[Chunk]], object], is_ready: Callable[[], bool]) -> None:
+        self._take = take
+        if (pass_on_to := getattr(self._body, "pass_on_to", None)) is not None:
+            pass_on_to(self._pass_on, is_ready)
+
+    def _pass_on(self, data: bytes) -> bool:
+        """What `read` would do, for bytes that come while it waits for some. Whether more of them are wanted."""
+        chunks = self._feed(data)
+        is_plain = type(chunks) is Chunks and chunks.is_plain  # nearly always, and then more is to come
+        if is_plain or chunks:
+            for observer in self._observers:
+                observer.chunks(chunks)
+            self._body.commit()
+            self._take(chunks)
+        return is_plain or not self._codec.is_done
+
     async def aclose(self) -> None:
         self._is_read = True
         self._prefix = []
@@ -140,6 +156,18 @@ class AnswerStream(Stream):
     def observed(self, observer: Observer) -> Stream:
         self._observers.append(observer)
         return self
+
+    def _feed(self, data: bytes) -> Sequence[Chunk]:
+        try:
+            return self._codec.feed(data)
+        except MALFORMED as error:
+            raise not_understood(self._backend, error) from error
+
+    def _finish(self) -> Sequence[Chunk]:
+        try:
+            return self._codec.finish()
+        except MALFORMED as error:
+            raise not_understood(self._backend, error) from error
 
     def _end(self, error: BaseException | None) -> None:
         if self._attempt.ended is None:

@@ -141,3 +141,21 @@ def test_nothing_is_written_to_a_connection_that_went_away_meanwhile() -> None:
 
     in_a_loop(check)
     assert memory.did == ["close"]
+
+
+def test_what_is_written_at_once_waits_for_no_turn_unless_something_waits_before_it() -> None:
+    memory = Memory()
+
+    def check(burst: Burst) -> None:
+        transport = Gathering(memory, burst)
+        transport.write_at_once(b"a")
+        assert memory.did == [b"a"]
+        transport.write(b"b")
+        transport.write_at_once(b"c")
+        assert memory.did == [b"a"]
+
+    in_a_loop(check)
+    assert memory.did == [b"a", b"bc"]
+    memory.close()
+    in_a_loop(lambda burst: Gathering(memory, burst).write_at_once(b"d"))
+    assert memory.did == [b"a", b"bc", "close"]

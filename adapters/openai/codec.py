@@ -154,7 +154,7 @@ class OpenAICodec:
                 raise
             self._failed = error
         else:
-            chunks = Chunks(parts, is_plain=stream.filled - filled == len(parts))
+            chunks = Chunks(parts, is_plain=0 < stream.filled - filled == len(parts))
         return chunks if self._schema is None else self._held_to_schema(chunks)
 
     def _held_to_schema(self, chunks: Sequence[Chunk]) -> Sequence[Chunk]:

@@ -51,7 +51,10 @@ class EventStream:
         "_reading",
         "_secrets",
         "_stream",
+        "_write",
     )
+
+    _write: Callable[[bytes], object]
 
     def __init__(
         self,
@@ -101,10 +104,23 @@ class EventStream:
                 return data
         return b""
 
+    def pass_on_to(self, write: Callable[[bytes], object], is_ready: Callable[[], bool]) -> None:
+        """See `gw.stream.Stream`."""
+        self._write = write
+        self._stream.pass_on_to(self._take, is_ready)
+
+    def _take(self, chunks: Sequence[Chunk]) -> None:
+        reading = self._reading
+        if reading is not None:
+            reading.since = reading.quiet.now
+        data = self._pass_on(chunks)
+        if data:
+            self._write(data)
+
     def _pass_on(self, chunks: Sequence[Chunk]) -> bytes:
+        if type(chunks) is Chunks and chunks.is_plain and not self._finishing:
+            return _BEGIN + _BETWEEN.join(chunks.parts) + _END  # type: ignore[arg-type]
         parts = parts_of(chunks)
-        if not self._finishing and type(chunks) is Chunks and chunks.is_plain:
-            return _BEGIN + _BETWEEN.join(parts) + _END  # type: ignore[arg-type]
         if not self._finishing:
             self._finishing = any(map(_is_finishing, parts))
         if self._finishing and not self._include_usage:

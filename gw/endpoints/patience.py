@@ -61,10 +61,10 @@ class Patient(Generic[T]):
         "_asyncio_future_blocking",
         "_context",
         "_future",
-        "_quiet",
         "_steps",
         "_wake",
         "is_waiting",
+        "quiet",
         "result",
         "since",
     )
@@ -73,11 +73,11 @@ class Patient(Generic[T]):
 
     def __init__(self, quiet: Quiet) -> None:
         self.is_waiting = False  # something was started that has not ended
-        self.since = 0  # in looks of Quiet
+        self.since = 0  # in looks of Quiet: when the silence began
         self._asyncio_future_blocking = False
         self._context: contextvars.Context | None = None
         self._future: asyncio.Future[Any] | None = None  # what the coroutine hangs on; None: it is to go on
-        self._quiet = quiet
+        self.quiet = quiet
         self._steps: Steps
         self._wake: Callable[[Any], object] | None = None
 
@@ -99,7 +99,7 @@ class Patient(Generic[T]):
     def __await__(self) -> Generator[Any, Any, bool]:
         """Drive the coroutine: True when it is done, False when it was silent."""
         assert self.is_waiting, "start it first"
-        steps, quiet = self._steps, self._quiet
+        steps, quiet = self._steps, self.quiet
         self.since = quiet.now
         quiet.waits.add(self)
         if quiet.timer is None:

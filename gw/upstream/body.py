@@ -14,9 +14,9 @@ MAX_TRAILERS = 16 * 1024  # bytes; they are read and dropped
 # Possessive throughout: a line without an end must fail in linear time.
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*+|[ \t]*+)\r\n")
 _PLAIN_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
-_SIZES: dict[
-    bytes, int
-] = {}  # plain lines of four and five bytes that were seen, so 11,000 at most: a look costs a tenth
+# Plain lines of four and five bytes that were seen, so 11,000 at most, and how long a chunk is with them: a look costs
+# a tenth.
+_LENGTHS: dict[bytes, int] = {}
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n")
 
 
@@ -100,13 +100,16 @@ class Chunked:
 
     def feed(self, data: bytes, /) -> bytes:
         if self._is_between:
-            known = _SIZES.get(line := data[:5]) or _SIZES.get(line := data[:4])
-            if known is not None and len(line) + known + 2 == len(data) and data[-2:] == b"\r\n":
-                return data[len(line) : -2]  # nearly always one event of a stream comes at a time
+            # Nearly always one event of a stream comes at a time.
+            length = len(data)
+            if _LENGTHS.get(data[:5]) == length and data.endswith(b"\r\n"):
+                return data[5:-2]
+            if _LENGTHS.get(data[:4]) == length and data.endswith(b"\r\n"):
+                return data[4:-2]
         if self._held:
             data, self._held = self._held + data, b""
         pieces: list[bytes] = []
-        at = 0
+        at = _plain_chunks(data, pieces, 0) if self._is_between else 0
         while at < len(data) and self._trailers < 0:
             missing = self._missing
             if missing:
@@ -122,27 +125,22 @@ class Chunked:
                 elif data[end - 2 : end] != b"\r\n":
                     raise Malformed("a chunk of its answer is longer than announced")
                 self._missing = 0
-                at = end
+                at = _plain_chunks(data, pieces, end)
                 continue
-            known = _SIZES.get(line := data[at : at + 5]) or _SIZES.get(line := data[at : at + 4])
-            if known is not None:
-                size = known
-                at += len(line)
-            else:
-                match = _PLAIN_CHUNK.match(data, at) or _CHUNK_LINE.match(data, at)
-                if match is None:
-                    self._hold(data[at:])
-                    break
-                start, at = match.span()
-                if at - start > MAX_CHUNK_LINE:
-                    raise Malformed("a chunk of its answer has a line that is too long")
-                size = int(match[1], 16)
-                if 4 <= at - start <= 5 and match.end(1) == at - 2 and size:
-                    _SIZES[data[start:at]] = size
+            match = _PLAIN_CHUNK.match(data, at) or _CHUNK_LINE.match(data, at)
+            if match is None:
+                self._hold(data[at:])
+                break
+            start, at = match.span()
+            if at - start > MAX_CHUNK_LINE:
+                raise Malformed("a chunk of its answer has a line that is too long")
+            size = int(match[1], 16)
+            if 4 <= at - start <= 5 and match.end(1) == at - 2 and size:
+                _LENGTHS[data[start:at]] = at - start + size + 2
             end = at + size + 2
             if size and data[end - 2 : end] == b"\r\n":  # nearly always it is here as a whole
                 pieces.append(data[at : end - 2])
-                at = end
+                at = _plain_chunks(data, pieces, end)
             elif size:
                 self._missing = size + 2
             else:
@@ -185,6 +183,25 @@ class Chunked:
 
     def eof(self) -> bool:
         return self.is_whole
+
+
+def _plain_chunks(data: bytes, pieces: list[bytes], at: int) -> int:
+    """Add all chunks from `at` on that are here as a whole and whose size was seen before; where they end."""
+    length_of = _LENGTHS.get
+    add = pieces.append
+    while True:
+        start = at + 5
+        length = length_of(data[at:start])
+        if length is None:
+            start = at + 4
+            length = length_of(data[at:start])
+            if length is None:
+                return at
+        end = at + length
+        if data[end - 2 : end] != b"\r\n":
+            return at
+        add(data[start : end - 2])
+        at = end
 
 
 class Inflate:

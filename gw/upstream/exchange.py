@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
 
 from gw.adapter import WholeBody, WireRequest, WireResponse
 from gw.errors import UpstreamConnectionError, UpstreamError, UpstreamProtocolError
@@ -33,10 +35,12 @@ class Exchange:
         "_inflate",
         "_is_committed",
         "_is_paused",
+        "_is_ready",
         "_left",
         "_once_heard",
         "_pieces",
         "_reader",
+        "_take",
         "_unread",
         "_waiter",
         "_wire",
@@ -67,8 +71,9 @@ class Exchange:
         self._once_heard: float | None = None  # the deadline from the first byte on, where that is another one
         self._pieces: list[bytes] = []
         self._reader: HeadReader | None = None  # where the head is not canonical or comes in pieces
+        self._take: Callable[[bytes], bool] | None = None  # what comes goes there while the reader waits
         self._unread = 0  # bytes in _pieces
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
         self._wire = wire
         connection.exchange = self
 
@@ -113,7 +118,8 @@ class Exchange:
             if self.is_whole:
                 self._release()
                 return b""
-            await self.wait()
+            if await self.wait():
+                return b""
         pieces = self._pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
@@ -121,6 +127,15 @@ class Exchange:
         if self._is_paused:
             self._resume()
         return data
+
+    def pass_on_to(self, take: Callable[[bytes], bool], is_ready: Callable[[], bool]) -> None:
+        """Let what comes while somebody waits in `read` go to `take` at once, whenever `is_ready()`, and not wake him.
+
+        `take` says whether it wants more: where not, `read` returns b"" as at the end. What it raises, `read` raises.
+        """
+        run: Callable[..., bool] = copy_context().run  # its reader's context, as if he had been woken
+        self._take = partial(run, take)
+        self._is_ready = is_ready
 
     def commit(self) -> None:
         """Content of a stream has been seen: the next has to come within `idle`."""
@@ -137,13 +152,18 @@ class Exchange:
             )
         self._release()
 
-    async def wait(self) -> None:
-        """Wait for the head or for more; where a whole answer was asked for, for all that comes without being read."""
+    async def wait(self) -> bool:
+        """Wait for the head or for more; where a whole answer was asked for, for all that comes without being read.
+
+        True where whoever takes what comes wants no more of it. Raises what he raises.
+        """
         if self._waiter is not None:
             raise RuntimeError("an answer has one reader: await one read() at a time")
         self._waiter = asyncio.get_running_loop().create_future()
         try:
-            await self._waiter
+            return await self._waiter
+        except Exception:
+            raise
         except BaseException:  # cancelled
             self._fail(UpstreamConnectionError(f'the answer of backend "{self._wire.backend}" was given up'))
             self._cut()  # even if the end has come just now: nobody is left to give the connection back
@@ -175,7 +195,24 @@ class Exchange:
                 if rest is None:
                     return
                 data = rest
-            self._receive_body(data)
+            body = self._body
+            data = body.feed(data)
+            if self._inflate is not None:
+                data = self._inflate.feed(data)
+            if data:
+                take, waiter = self._take, self._waiter
+                if take is None or waiter is None or waiter.done() or not self._is_ready():
+                    self._keep(data)
+                else:
+                    try:
+                        if not take(data):
+                            waiter.set_result(True)
+                    except Exception as error:
+                        waiter.set_exception(error)
+                        waiter.exception()  # a reader who is cancelled in this moment never asks for it
+            if body.is_whole:
+                self._end()
+                self._wake()
         except Malformed as problem:
             self._fail(self._malformed(problem))
 
@@ -209,6 +246,8 @@ class Exchange:
             self._inflate = Inflate(head.encoding, self._left)
         self._body: Framing = framing(head.length)
         self._head = head
+        if self._wire.stream:
+            self._wake()
 
     def _receive_all(self, head: Head, body: bytes) -> None:
         # Most whole answers come in one read: no decoder is needed for them.
@@ -218,26 +257,19 @@ class Exchange:
         self.is_whole = True
         self._wake()
 
-    def _receive_body(self, data: bytes) -> None:
-        body = self._body
-        is_stream = self._wire.stream
-        if data:
-            data = body.feed(data)
-            if self._inflate is not None:
-                data = self._inflate.feed(data)
-            if data:
-                self._pieces.append(data)
-                self._unread += len(data)
-                if not is_stream:
-                    self._left -= len(data)
-                    if self._left < 0:
-                        raise Malformed("its answer is over the limit")
-        if body.is_whole:
-            self._end()
-        elif self._unread > HIGH_WATER and not self._is_paused and self._connection is not None:
+    def _keep(self, data: bytes) -> None:
+        """Have it ready for the reader, who waits for all of an answer that is no stream, or is not ready for more."""
+        self._pieces.append(data)
+        self._unread += len(data)
+        if not self._wire.stream:
+            self._left -= len(data)
+            if self._left < 0:
+                raise Malformed("its answer is over the limit")
+        connection = self._connection
+        if self._unread > HIGH_WATER and not self._is_paused and not self._body.is_whole and connection is not None:
             self._is_paused = True
-            self._connection.transport.pause_reading()
-        if is_stream or self.is_whole or self._is_paused:
+            connection.transport.pause_reading()
+        if self._wire.stream or self._is_paused:
             self._wake()
 
     def _end(self) -> None:
@@ -304,4 +336,4 @@ class Exchange:
     def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+            waiter.set_result(False)
