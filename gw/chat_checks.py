@@ -35,34 +35,41 @@ _BETA = re.compile(r"[!-+\--~]{1,128}")  # what may stand in a header's list
 _SESSION_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def check_chat(body: dict[str, Any], *, is_plain: bool = False) -> None:
+def check_chat(body: dict[str, Any], *, is_plain: bool = False) -> bool:
     """Check every known field. Raises InvalidRequest with `param` and the cure; null is taken as absent.
 
-    `is_plain`: `are_plain` has said that there is nothing in its messages to check.
+    `is_plain`: `plain_characters` has said that there is nothing in its messages to check. Returns whether besides such
+    messages there are nothing but `_SCALARS`.
     """
     if "messages" not in body:
         raise InvalidRequest('`messages` is missing: [{"role": "user", "content": "..."}]', param="messages")
-    field = ""
+    field, checks = "", _OF_PLAIN if is_plain else _FIELDS
     try:
         for field, value in body.items():
-            check = _FIELDS.get(field)
-            if check is None:
-                _check_spelling(field)
-            elif check is check_messages:
-                if not is_plain:
-                    check_messages(value)
-            elif value is not None:
+            try:
+                check = checks[field]
+            except KeyError:
+                check, is_plain = _check_of(field), False
+            if value is not None or check is check_messages:
                 check(value)
     except Misfit as misfit:
         param = field + misfit.place
         raise InvalidRequest(f"`{param}` {misfit.problem}", param=param) from None
+    return is_plain
 
 
-def _check_spelling(field: str) -> None:
+def _check_nothing(value: Any) -> None:
+    """Any value will do."""
+
+
+def _check_of(field: str) -> Check:
+    if field in _FIELDS:
+        return _FIELDS[field]
     # Servers written in Go read names without regard to case: `Model` would name the model behind our back.
     known = field.casefold()
-    if known != field and known in _FIELDS:
+    if known in _FIELDS:
         raise InvalidRequest(f"unknown field `{field[:64]}`: write `{known}`", param=known)
+    return _check_nothing
 
 
 # --- tools ------------------------------------------------------------------------------------------------------
@@ -227,53 +234,58 @@ _json_schema_format = fields(
 )
 _cli_tools = listed(_check_cli_tool, MAX_TOOLS, "names of CLI tools")
 
-_FIELDS: dict[str, Check] = {
-    "messages": check_messages,
+# Settings that are a number, a word or a flag: nothing nests in them, and they ask for nothing but themselves.
+_SCALARS: dict[str, Check] = {
     "model": _check_model,
-    "temperature": number(0, 2),
-    "top_p": number(0, 1),
+    "temperature": number(0.0, 2.0),
+    "top_p": number(0.0, 1.0),
     "top_k": integer(-1),  # vLLM: -1 is all of them
-    "min_p": number(0, 1),
-    "frequency_penalty": number(-2, 2),
-    "presence_penalty": number(-2, 2),
-    "repetition_penalty": number(0, 10),
+    "min_p": number(0.0, 1.0),
+    "frequency_penalty": number(-2.0, 2.0),
+    "presence_penalty": number(-2.0, 2.0),
+    "repetition_penalty": number(0.0, 10.0),
     "n": integer(1, 128),
     "max_tokens": integer(1),
     "max_completion_tokens": integer(1),
-    "stop": _check_stop,
     "seed": integer(),
     "logprobs": check_boolean,
     "top_logprobs": integer(0, 20),
-    "logit_bias": _check_logit_bias,
     "stream": check_boolean,
+    "parallel_tool_calls": check_boolean,
+    "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh", "max", "default"),
+    "verbosity": one_of("low", "medium", "high"),
+    "user": check_string,
+    "safety_identifier": check_string,
+    "prompt_cache_key": check_string,
+    "prompt_cache_retention": check_string,
+    "service_tier": _name,
+    "store": check_boolean,
+    "backend": plain_text(256),
+    "session_id": _check_session_id,
+}
+_FIELDS: dict[str, Check] = {
+    "messages": check_messages,
+    **_SCALARS,
+    "stop": _check_stop,
+    "logit_bias": _check_logit_bias,
     "stream_options": fields({}, {"include_usage": check_boolean, "include_obfuscation": check_boolean}),
     "tools": _check_tools,
     "tool_choice": _check_tool_choice,
-    "parallel_tool_calls": check_boolean,
     "functions": listed(_definition, MAX_TOOLS, "functions"),
     "function_call": _check_function_call,
     "response_format": _check_response_format,
-    "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh", "max", "default"),
     "reasoning": fields({}, {"effort": _name, "max_tokens": integer(0), "enabled": check_boolean}),
-    "verbosity": one_of("low", "medium", "high"),
     "modalities": listed(one_of("text", "audio", "image"), 8, "modalities", least=1),
     "audio": fields({}, {"format": _name, "voice": _check_voice}),
     "prediction": fields({"type": one_of("content"), "content": _check_predicted}),
     "metadata": _check_strings_by_name,
     "moderation": check_object,
-    "user": check_string,
-    "safety_identifier": check_string,
-    "prompt_cache_key": check_string,
-    "prompt_cache_retention": check_string,
     "prompt_cache_options": check_object,
-    "service_tier": _name,
-    "store": check_boolean,
     "web_search_options": check_object,
     "anthropic": fields({}, {"betas": listed(_check_beta, 64, "names of betas")}),
-    "backend": plain_text(256),
-    "session_id": _check_session_id,
     "working_directory": _check_directory,
     "cli_tools": _cli_tools,
     "allowed_tools": _cli_tools,
     "disallowed_tools": _cli_tools,
 }
+_OF_PLAIN: dict[str, Check] = {"messages": _check_nothing, **_SCALARS}

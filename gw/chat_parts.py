@@ -311,7 +311,7 @@ def check_tool_results(messages: Sequence[Mapping[str, Any]], provider: str) -> 
 def is_deprecated(chat: Mapping[str, Any], is_plain: bool = False) -> bool:
     """Whether the client speaks `functions` and `function_call`, and reads its answer so.
 
-    `is_plain`: its messages cannot tell, they are nothing but texts (`gw.message_checks.are_plain`).
+    `is_plain`: its messages cannot tell, they are nothing but texts (`gw.message_checks.plain_characters`).
     """
     if "functions" in chat or "function_call" in chat:
         return True

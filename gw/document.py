@@ -16,17 +16,28 @@ import orjson
 class Document:
     """A JSON object as bytes, as a value, or both. Made from either; the other is computed on first use."""
 
-    __slots__ = ("_opened", "_raw", "_value")
+    __slots__ = ("_opened", "_raw", "_value", "characters", "is_flat")
 
-    def __init__(self, raw: bytes | None = None, value: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        raw: bytes | None = None,
+        value: dict[str, Any] | None = None,
+        characters: int | None = None,
+        is_flat: bool = False,
+    ) -> None:
         self._raw = raw
         self._value = value
         self._opened = False
+        # What was found of a chat when it was checked, as long as nobody has opened it:
+        self.characters = characters  # of its messages, where they are nothing but texts (`plain_characters`)
+        self.is_flat = is_flat  # besides such messages it has only settings that are a number, a word or a flag
 
     @property
     def data(self) -> dict[str, Any]:
         """The value, yours to change in place; the bytes are made anew from it. Raises ValueError for bad JSON."""
         self._opened = True
+        self.characters = None
+        self.is_flat = False
         return self.peek()
 
     def peek(self) -> dict[str, Any]:

@@ -30,20 +30,23 @@ _MAX_TEXT = 1 << 40  # the size of a body is limited where it is read
 _INSTEAD = ("tool_calls", "function_call", "refusal", "audio", "reasoning_content", "reasoning", "reasoning_details")
 
 
-def are_plain(messages: Any) -> bool:
-    """Whether it is a list of messages each of which is nothing but a text of the system, the user or the assistant.
+def plain_characters(messages: Any) -> int | None:
+    """How many characters messages have each of which is nothing but a text of the system, the user or the assistant.
 
-    Most are, and then there is nothing in them to check, to repair or to translate but those texts.
+    Most are, and then there is nothing in them to check, to repair or to translate but those texts. None for others.
     """
     if type(messages) is not list or not 0 < len(messages) <= MAX_MESSAGES:
-        return False
+        return None
+    characters = 0
     try:
         for message in messages:
-            if len(message) != 2 or message["role"] not in _PLAIN or type(message["content"]) is not str:
-                return False
+            content = message["content"]
+            if type(content) is not str or message["role"] not in _PLAIN or len(message) != 2:
+                return None
+            characters += len(content)
     except (TypeError, KeyError):  # no message at all, or without a role
-        return False
-    return True
+        return None
+    return characters
 
 
 def check_messages(messages: Any) -> None:

@@ -160,7 +160,9 @@ class Router:
     # --- 2 and 3: a plan for every kind of request --------------------------------------------------------------
 
     def _by_plan(self, request: Request, chat: Mapping[str, Any], model: str, is_question: bool) -> Decision:
-        asked, tokens = survey(chat)
+        document = request.document
+        assert document is not None, "`decide` has asked"
+        asked, tokens = survey(chat, document.characters, document.is_flat)
         headers: tuple[bool, ...] = ()
         if self._headers and [pair for pair in request.headers.pairs if pair[0] in self._headers]:
             # What holds, not the values: one that is new with each request would be a new kind each time.

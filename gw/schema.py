@@ -12,7 +12,7 @@ import orjson
 from gw.chat_checks import check_chat
 from gw.document import Document
 from gw.errors import InvalidRequest
-from gw.message_checks import are_plain
+from gw.message_checks import plain_characters
 
 __all__ = ["LARGE", "MAX_DEPTH", "check_chat", "decode_chat"]
 
@@ -40,11 +40,14 @@ def decode_chat(raw: bytes) -> Document:
         raise InvalidRequest(f"the body is not valid JSON: {problem}; send a JSON object", code="invalid_json")
     if not isinstance(body, dict):
         raise InvalidRequest('the body must be a JSON object such as {"messages": [...]}')
-    is_plain = are_plain(body.get("messages"))
-    if _is_too_deep(raw, body, is_plain):
-        raise InvalidRequest(f"the body nests deeper than {MAX_DEPTH} levels: flatten it")
-    check_chat(body, is_plain=is_plain)
-    return Document(raw, body)
+    characters = plain_characters(body.get("messages"))
+    is_flat = False
+    try:
+        is_flat = check_chat(body, is_plain=characters is not None)
+    finally:  # where something else is wrong, too, this is told
+        if not is_flat and _is_too_deep(raw, body):
+            raise InvalidRequest(f"the body nests deeper than {MAX_DEPTH} levels: flatten it")
+    return Document(raw, body, characters, is_flat)
 
 
 def _has_more(raw: bytes, mark: bytes, most: int) -> bool:
@@ -57,19 +60,12 @@ def _has_more(raw: bytes, mark: bytes, most: int) -> bool:
     return raw.count(mark, at) > most - 1000
 
 
-def _is_too_deep(raw: bytes, body: dict[str, Any], is_plain: bool) -> bool:
-    """`is_plain`: what `are_plain` says of the body's messages, which then are flat."""
-    level: list[Any] = []
-    for item in body.values():
-        kind = type(item)
-        if kind is list or kind is dict:
-            level.append(item)
-    if is_plain and len(level) == 1:
-        return False
+def _is_too_deep(raw: bytes, body: dict[str, Any]) -> bool:
     # Few containers in all cannot nest deeply, and counting bytes is cheaper than a walk while they are few.
     if len(raw) <= 4096 and len(raw) - len(raw.translate(None, b"[{")) <= MAX_DEPTH:
         return False
-    for _ in range(1, MAX_DEPTH):
+    level: list[Any] = [body]
+    for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for container in level:
             for item in container.values() if type(container) is dict else container:

@@ -43,25 +43,16 @@ _TOOL_FIELDS = frozenset(
 )
 
 
-def survey(chat: Mapping[str, Any]) -> tuple[Wants, int]:
+def survey(chat: Mapping[str, Any], characters: int | None = None, is_flat: bool = False) -> tuple[Wants, int]:
     """What a checked chat request wants, and about how many tokens its prompt has.
 
-    Strings in `tools` are Claude's own tools, objects are functions.
+    Strings in `tools` are Claude's own tools, objects are functions. `characters`, `is_flat`: what its Document knows.
     """
-    characters = images = 0
-    for message in chat.get("messages") or ():
-        content = message.get("content")
-        if type(content) is str:
-            characters += len(content)
-        elif content:
-            more, images_here = _measured(content)
-            characters += more
-            images += images_here
-        if "tool_calls" in message:
-            for call in message["tool_calls"] or ():
-                characters += len((call.get("function") or {}).get("arguments") or "")
+    images = 0
+    if characters is None:
+        characters, images = _size_of_messages(chat.get("messages") or ())
     stream = bool(chat.get("stream"))
-    if not images and _TOOL_FIELDS.isdisjoint(chat):
+    if is_flat or (not images and _TOOL_FIELDS.isdisjoint(chat)):
         return _PLAIN_STREAM if stream else _PLAIN, characters // CHARACTERS_PER_TOKEN
     tools, functions = chat.get("tools"), chat.get("functions")
     named = isinstance(next(iter(tools or ()), None), str)
@@ -97,7 +88,24 @@ def without_tools(chat: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in chat.items() if name not in _TOOL_FIELDS}
 
 
-def _measured(parts: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
+def _size_of_messages(messages: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
+    """Characters of text, and images."""
+    characters = images = 0
+    for message in messages:
+        content = message.get("content")
+        if type(content) is str:
+            characters += len(content)
+        elif content:
+            more, images_here = _size_of_parts(content)
+            characters += more
+            images += images_here
+        if "tool_calls" in message:
+            for call in message["tool_calls"] or ():
+                characters += len((call.get("function") or {}).get("arguments") or "")
+    return characters, images
+
+
+def _size_of_parts(parts: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
     """Characters of text, and images, of a content in parts."""
     characters = images = 0
     for part in parts:

@@ -94,3 +94,11 @@ def test_a_document_shows_its_size_and_never_its_text() -> None:
     _ = document.data
     assert "words" not in repr(document)
     assert "opened" in repr(document)
+
+
+def test_what_was_found_of_a_chat_is_forgotten_once_it_is_opened() -> None:
+    document = Document(b'{"messages":[]}', None, 7, True)
+    document.peek()
+    assert (document.characters, document.is_flat) == (7, True)
+    document.data["tools"] = []
+    assert (document.characters, document.is_flat) == (None, False)

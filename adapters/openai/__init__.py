@@ -11,7 +11,7 @@ from gw.adapters.openai.dialects import DIALECTS, Dialect, dialect_of, is_loopba
 from gw.adapters.openai.request import Encoder, schema_to_check
 from gw.chat_parts import is_deprecated
 from gw.message import Request
-from gw.message_checks import are_plain
+from gw.message_checks import plain_characters
 from gw.remote_media import Fetch, MediaFetcher
 from gw.secret import Secret
 
@@ -102,7 +102,7 @@ class OpenAI:
         dialect, key = self.dialect, candidate.key
         model = self._deployment or candidate.model
         stream = exchange.stream
-        is_plain = are_plain(chat.get("messages"))
+        is_plain = document.characters is not None or plain_characters(chat.get("messages")) is not None
         is_emulated = not dialect.functions and is_deprecated(chat, is_plain)
         content, losses = self._encoder.encode(document, model, stream, is_emulated, is_plain)
         head = self._heads.get((key, stream)) or self._head(key, stream)

@@ -46,7 +46,7 @@ class Encoder:
         """The body to send, and what of the request it does not carry.
 
         `is_emulated`: the client speaks `functions`, which this provider does not know, and is given tools for them.
-        `is_plain`: there is nothing in the messages that any provider takes otherwise (`are_plain`).
+        `is_plain`: there is nothing in the messages that any provider takes otherwise (`plain_characters`).
         Raises InvalidRequest for what the provider cannot do at all, and for values that JSON cannot hold.
         """
         dialect, chat = self._dialect, document.peek()
