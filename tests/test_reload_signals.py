@@ -209,10 +209,11 @@ class Picky:
     async def __aenter__(self):
         if os.path.exists("refuse") and os.getppid() != int(open("parent").read()):
             raise OSError("this worker has no such disk")
-        if os.path.exists("refuse") and not os.path.exists("taken"):
-            open("taken", "x")
-        elif os.path.exists("refuse"):
-            raise OSError("the second one has no such disk")
+        if os.path.exists("refuse"):
+            try:
+                open("taken", "x").close()
+            except FileExistsError:
+                raise OSError("the second one has no such disk") from None
     async def __aexit__(self, *exc):
         open(f"closed-{os.getpid()}", "a").write("closed ")
     async def __call__(self, request, call_next):
