@@ -139,11 +139,12 @@ class _Supervisor:
         lines = {worker.line.fileno(): worker for worker in self._workers.values() if not worker.line.is_over}
         readable, _, _ = select.select([self._signals, *lines], [], [], self._patience())
         for descriptor in readable:
-            if descriptor == self._signals:
-                for number in os.read(self._signals, 4096):
-                    self._told(number)
-            else:
+            if descriptor != self._signals:
                 self._hear(lines[descriptor])
+        # Behind the lines: that of a worker which has died is closed here, and what it said last is heard before.
+        if self._signals in readable:
+            for number in os.read(self._signals, 4096):
+                self._told(number)
         now = time.monotonic()
         if self._reload is not None and now >= self._reload.until:
             self._give_up([f"{len(self._reload.waiting)} of the workers did not get ready in {PREPARING:g} s"])

@@ -247,9 +247,12 @@ def test_a_worker_that_is_replaced_later_has_the_new_configuration(tmp_path: Pat
     with watched(tmp_path, 2, limit(70)) as gw:
         write(tmp_path, limit(71))
         gw.reload()
-        before = _children(gw.process.popen.pid)
+        supervisor = gw.process.popen.pid
+        before = _children(supervisor)
+        os.kill(supervisor, signal.SIGSTOP)  # so that it hears of both deaths and of the ends of both lines at once
         for child in before:
             os.kill(child, signal.SIGKILL)
+        os.kill(supervisor, signal.SIGCONT)
         gw.wait_for("it is replaced", 2)
         assert limits(gw.process.url) == {"71"}
         assert not set(before) & set(_children(gw.process.popen.pid))
