@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-_LARGE = 64 * 1024  # bytes: more is not held back, and not copied to stand behind what is
+LARGE = 64 * 1024  # bytes: more is not held back, and not copied to stand behind what is
 
 
 class Held(Protocol):
@@ -54,7 +54,7 @@ class Gathering(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview, behind: bytes = b"") -> None:
         """Send `data`, and `behind` after it."""
         held = self._held
-        if len(held) + len(data) + len(behind) > _LARGE:
+        if len(held) + len(data) + len(behind) > LARGE:
             self.flush()
             self._transport.write(data)
             if behind:

@@ -62,7 +62,7 @@ class Log:
             secrets=secrets,
             backends=backends,
         )
-        self._begin, self._end = self._log.begin, self._log.end
+        self._begin = self._log.begin
         if durability == "durable":
             self.settle = self._settle
         if metrics is not None:
@@ -120,7 +120,7 @@ class Log:
                 return
             row = self._log.new_row()
         attributes[ROW] = 0
-        self._end(row, exchange)
+        self._log.end(row, exchange)
 
     async def flush(self) -> None:
         """Wait until every exchange that has begun or ended by now is written or spilled."""

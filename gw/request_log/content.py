@@ -12,6 +12,7 @@ from gw.document import Completion, Document
 from gw.message import Exchange
 from gw.request_log.answers import is_more_than_text, messages_of, only_text, text_of
 from gw.request_log.media import elided, has_media, redacted
+from gw.request_log.tables import TYPES
 
 logger = logging.getLogger("gw.log")
 
@@ -21,7 +22,6 @@ ANSWER = "gw.log.answer"  # ... that holds the text of a whole answer, None wher
 MAX_NAME = 1000  # characters of whatever a client names: model, session, path
 LARGE = 64 * 1024  # bytes of a request that may hold media: they are taken out before it is written as JSON
 _KEPT = 256  # paths
-_TYPES = frozenset({str, int, float, bool, type(None)})
 _FIELDS = ("messages", "input", "prompt")
 _NOTHING: Mapping[str, Any] = {}
 
@@ -106,7 +106,7 @@ class ContentKeeper:
         """What is to be told beside the content: the tags that somebody's middleware set, and that it was cut."""
         more: dict[str, Any] = {}
         if self._is_full:
-            tags = {k: v for k, v in attributes.items() if not k.startswith("gw.") and type(v) in _TYPES}
+            tags = {k: v for k, v in attributes.items() if not k.startswith("gw.") and type(v) in TYPES}
             if tags:
                 more["attributes"] = tags
         if TRUNCATED in attributes:

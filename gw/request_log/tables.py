@@ -13,7 +13,7 @@ Value = str | int | float | None
 
 SIZES = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)  # rows a statement; few, so that SQLite compiles each of them once
 MAX_SHAPES = 256  # kept of a table
-_TYPES = frozenset({str, int, float, bool, type(None)})
+TYPES = frozenset({str, int, float, bool, type(None)})
 
 
 class Shape:
@@ -150,4 +150,4 @@ def plain(value: Any) -> Value:
         return value.encode("utf-8", "replace").decode()
     if type(value) is int and not -(2**63) <= value < 2**63:
         return None
-    return value if type(value) in _TYPES else None
+    return value if type(value) in TYPES else None

@@ -107,11 +107,10 @@ class PlainHeads:
     which made what is remembered.
     """
 
-    __slots__ = ("_known", "_limits", "_max_body", "_size")
+    __slots__ = ("_known", "_limits", "_size")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._max_body = limits.max_body
         self._size = min(_REMEMBERED_SIZE, limits.max_head - len("999999999"))
         self._known: dict[bytes, _Known] = {}  # by what stands before the digits
 
@@ -123,7 +122,7 @@ class PlainHeads:
         if known is not None and digits.isdigit() and len(digits) < 10:
             known_behind, method, path, query, request_id, memory = known
             length = int(digits)
-            if behind == known_behind and length <= self._max_body:
+            if behind == known_behind and length <= self._limits.max_body:
                 return method, path, query, KnownHeaders(head, memory), length, False, None, request_id
         parsed = plain_head(head, self._limits)
         if parsed is not None and len(head) <= self._size and before.lower().endswith(_LENGTH):

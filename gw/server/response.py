@@ -68,17 +68,16 @@ def error_reply(error: GatewayError) -> Reply:
 class _StatusLines:
     """The first two lines of an answer, `HTTP/1.1 200 OK` and the Date, made once a second for each status."""
 
-    __slots__ = ("_from", "_lines", "_until")
+    __slots__ = ("_from", "_lines")
 
     def __init__(self) -> None:
-        self._from = self._until = 0.0
+        self._from = 0.0
         self._lines: dict[int, str] = {}
 
     def get(self, status: int) -> str:
         now = time.time()
-        if not self._from <= now < self._until:
+        if not 0.0 <= now - self._from < 1.0:
             self._from = float(int(now))
-            self._until = self._from + 1.0
             self._lines.clear()
         lines = self._lines.get(status)
         if lines is None:

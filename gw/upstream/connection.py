@@ -6,12 +6,10 @@ import asyncio
 import select
 from typing import TYPE_CHECKING, Protocol, cast
 
-from gw.burst import Burst
+from gw.burst import LARGE, Burst
 
 if TYPE_CHECKING:
     from gw.upstream.exchange import Exchange
-
-_LARGE = 64 * 1024  # bytes of a request that is sent at once
 
 
 class Keeper(Protocol):
@@ -76,7 +74,7 @@ class Connection(asyncio.Protocol):
         """
         if self.transport.is_closing():
             return False
-        if size <= _LARGE and not self._is_shown_late:
+        if size <= LARGE and not self._is_shown_late:
             return True
         if self._poll is None:
             self._poll = select.poll()
@@ -85,7 +83,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, head: bytes, content: bytes) -> None:
         """Write a request: at the end of the turn, or now where it is large, and then it is not copied either."""
-        if len(content) > _LARGE:
+        if len(content) > LARGE:
             self.transport.write(head)
             self.transport.write(content)
         else:

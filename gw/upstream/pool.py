@@ -30,8 +30,6 @@ class _Route:
     """Where a URL leads for one backend, and the idle connections that lead there."""
 
     target: Target
-    start: str  # the target's, asked for with every request
-    authority: str
     ca_file: str | None
     idle: list[Connection]
 
@@ -76,7 +74,7 @@ class HTTPTransport:
         route = self._routes.get((wire.method, wire.url, wire.backend)) or self._find_route(wire)
         size = len(wire.content)
         length = size if size or wire.method in _WITH_BODY else None
-        head = self._writer.write(route.start, wire.headers, length)
+        head = self._writer.write(route.target.start, wire.headers, length)
         limits = wire.timeouts
         now = self._clock()
         deadline = now + (limits.first_content if wire.stream else limits.total)
@@ -112,7 +110,7 @@ class HTTPTransport:
     def _start(
         self, connection: Connection, route: _Route, wire: WireRequest, head: bytes, deadline: float
     ) -> Exchange:
-        exchange = Exchange(connection, wire, route.authority, self._clock, deadline, self._max_body)
+        exchange = Exchange(connection, wire, route.target.authority, self._clock, deadline, self._max_body)
         if wire.timeouts.first_byte is not None:
             exchange.hear_until(self._clock() + wire.timeouts.first_byte)
         exchange.send(head)
@@ -124,9 +122,7 @@ class HTTPTransport:
         idle = self._idle.setdefault((target.scheme, target.host, target.port, ca_file), [])
         if len(self._routes) >= _REMEMBERED:
             self._routes.clear()
-        route = self._routes[wire.method, wire.url, wire.backend] = _Route(
-            target, target.start, target.authority, ca_file, idle
-        )
+        route = self._routes[wire.method, wire.url, wire.backend] = _Route(target, ca_file, idle)
         return route
 
     async def _connect(self, route: _Route, wire: WireRequest, deadline: float) -> Connection:
