@@ -177,9 +177,10 @@ def _check_session_id(value: Any) -> None:
 
 
 def _check_model(value: Any) -> None:
-    _model(value)
-    if value[-1] == "." and _DOTS.fullmatch(value):
-        refuse("the name of a model, not of a folder", value)
+    if type(value) is not str or not 0 < len(value) <= 256 or not value.isprintable() or value[-1] == ".":
+        _model(value)
+        if _DOTS.fullmatch(value):
+            refuse("the name of a model, not of a folder", value)
 
 
 def _check_beta(value: Any) -> None:
