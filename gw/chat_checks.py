@@ -35,7 +35,7 @@ _BETA = re.compile(r"[!-+\--~]{1,128}")  # what may stand in a header's list
 _SESSION_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def check_chat(body: dict[str, Any], *, is_plain: bool = False) -> bool:
+def check_chat(body: dict[str, Any], is_plain: bool = False) -> bool:
     """Check every known field. Raises InvalidRequest with `param` and the cure; null is taken as absent.
 
     `is_plain`: `plain_characters` has said that there is nothing in its messages to check. Returns whether besides such

@@ -100,7 +100,8 @@ class OpenAI:
         if document is None:
             raise LookupError(f"request {request.id} has no body: `translate` stands behind the step that reads it")
         candidate, chat = request.candidates[0], document.peek()
-        dialect, key, stream = self.dialect, candidate.key, exchange.stream
+        dialect, stream = self.dialect, exchange.stream
+        backend, key = candidate.backend, candidate.key
         model = self._deployment or candidate.model
         is_plain = document.characters is not None or plain_characters(chat.get("messages")) is not None
         is_emulated = not (document.is_flat or dialect.functions) and is_deprecated(chat, is_plain)
@@ -112,9 +113,9 @@ class OpenAI:
             head.fields.copy(),
             content,
             stream,
-            candidate.backend.name,
+            backend.name,
             request.id,
-            candidate.backend.timeouts,
+            backend.timeouts,
         )
         return OpenAICodec(
             wire,

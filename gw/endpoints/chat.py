@@ -105,7 +105,7 @@ def _take(request: Request, raw: bytes) -> None:
     exchange = request.exchange
     exchange.request = document
     exchange.model = chat.get("model")
-    exchange.stream = bool(chat.get("stream"))
+    exchange.stream = chat.get("stream") is True
     exchange.session_id = chat.get("session_id")
     request.document = document
 
