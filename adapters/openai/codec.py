@@ -104,7 +104,7 @@ class OpenAICodec:
             raw = None
         if value.get("model") != answers_as:
             if raw is not None:
-                raw = replace_member(raw, b"model", orjson.dumps(answers_as))
+                raw = replace_member(raw, b"model", orjson.dumps(answers_as), "model" in value)
             value["model"] = answers_as
         completion = Completion(raw, value)
         completion.text = text

@@ -104,7 +104,7 @@ def _spliced(raw: bytes, chat: dict[str, Any], dialect: Dialect, model: str, str
     elif chat["model"] != model:
         if is_canonical:  # written anew it is the same but for the name, and sooner than that is found in it
             return None
-        replaced = replace_member(raw, b"model", orjson.dumps(model))
+        replaced = replace_member(raw, b"model", orjson.dumps(model), is_there=True)
         if replaced is None:
             return None
         raw = replaced
