@@ -35,7 +35,7 @@ _BETA = re.compile(r"[!-+\--~]{1,128}")  # what may stand in a header's list
 _SESSION_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def check_chat(body: dict[str, Any], *, is_plain: bool = False) -> bool:
+def check_chat(body: dict[str, Any], is_plain: bool = False) -> bool:
     """Check every known field. Raises InvalidRequest with `param` and the cure; null is taken as absent.
 
     `is_plain`: `plain_characters` has said that there is nothing in its messages to check. Returns whether besides such
@@ -177,9 +177,10 @@ def _check_session_id(value: Any) -> None:
 
 
 def _check_model(value: Any) -> None:
-    _model(value)
-    if value[-1] == "." and _DOTS.fullmatch(value):
-        refuse("the name of a model, not of a folder", value)
+    if type(value) is not str or not 0 < len(value) <= 256 or not value.isprintable() or value[-1] == ".":
+        _model(value)
+        if _DOTS.fullmatch(value):
+            refuse("the name of a model, not of a folder", value)
 
 
 def _check_beta(value: Any) -> None:

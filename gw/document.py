@@ -14,9 +14,12 @@ import orjson
 
 
 class Document:
-    """A JSON object as bytes, as a value, or both. Made from either; the other is computed on first use."""
+    """A JSON object as bytes, as a value, or both. Made from either; the other is computed on first use.
 
-    __slots__ = ("_opened", "_raw", "_value", "characters", "is_flat")
+    `came` is the bytes while they say what the value says: None where nobody wrote them yet, or once it was opened.
+    """
+
+    __slots__ = ("_opened", "_value", "came", "characters", "is_flat", "text")
 
     def __init__(
         self,
@@ -25,25 +28,28 @@ class Document:
         characters: int | None = None,
         is_flat: bool = False,
     ) -> None:
-        self._raw = raw
+        self.came = raw
         self._value = value
         self._opened = False
         # What was found of a chat when it was checked, as long as nobody has opened it:
         self.characters = characters  # of its messages, where they are nothing but texts (`plain_characters`)
         self.is_flat = is_flat  # besides such messages it has only settings that are a number, a word or a flag
+        # ... and of an answer when it was read: what it says, where that is one text and nothing else.
+        self.text: str | None = None
 
     @property
     def data(self) -> dict[str, Any]:
         """The value, yours to change in place; the bytes are made anew from it. Raises ValueError for bad JSON."""
+        value = self.peek()
         self._opened = True
-        self.characters = None
+        self.came = self.characters = self.text = None
         self.is_flat = False
-        return self.peek()
+        return value
 
     def peek(self) -> dict[str, Any]:
         """The value for reading only: a change to it may or may not be sent. Raises ValueError for bad JSON."""
         if self._value is None:
-            value = orjson.loads(self._raw or b"")
+            value = orjson.loads(self.came or b"")
             if not isinstance(value, dict):
                 raise ValueError(f"expected a JSON object, found {type(value).__name__}")
             self._value = value
@@ -52,11 +58,12 @@ class Document:
     @property
     def raw(self) -> bytes:
         """The bytes: those that came, or made from the value once it was opened. TypeError if it cannot be written."""
-        if self._opened:
-            return orjson.dumps(self._value)
-        if self._raw is None:
-            self._raw = orjson.dumps(self._value)
-        return self._raw
+        raw = self.came
+        if raw is None:
+            raw = orjson.dumps(self._value)
+            if not self._opened:
+                self.came = raw
+        return raw
 
     @property
     def is_opened(self) -> bool:
@@ -65,7 +72,7 @@ class Document:
 
     def __repr__(self) -> str:
         state = "opened" if self._opened else "as it came"
-        return f"<{type(self).__name__} {len(self._raw) if self._raw is not None else '?'} bytes, {state}>"
+        return f"<{type(self).__name__} {len(self.came) if self.came is not None else '?'} bytes, {state}>"
 
 
 class Chunk(Document):

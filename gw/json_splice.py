@@ -17,28 +17,35 @@ _HOPS = 2000  # occurrences of one byte that are found one by one (about 0.5 ms)
 
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]]', re.DOTALL)
 _COLON = re.compile(rb"\s*:\s*")
-_SCALAR = re.compile(rb'"(?:[^"\\]++|\\.)*+"|null|true|false|-?[0-9][0-9.eE+-]*')
+_SCALAR = re.compile(rb'\s*:\s*("(?:[^"\\]++|\\.)*+"|null|true|false|-?[0-9][0-9.eE+-]*)', re.DOTALL)  # behind a name
 _QUOTE, _BACKSLASH = 0x22, 0x5C
 _ESCAPED_LETTER = re.compile(rb"\\u00[4-7][0-9a-fA-F]")
 _OPEN = b"{["
 
 
-def replace_member(raw: bytes, name: bytes, value: bytes) -> bytes | None:
+def replace_member(raw: bytes, name: bytes, value: bytes, is_there: bool = False) -> bytes | None:
     """The same JSON object with another value (JSON) for one top-level member; None where `find_member` finds none."""
-    span = find_member(raw, name)
+    span = find_member(raw, name, is_there)
     if span is None:
         return None
+    if len(raw) <= SCAN_LIMIT:
+        return raw[: span[0]] + value + raw[span[1] :]
     view = memoryview(raw)  # a body may be large: it is copied once
     return b"".join((view[: span[0]], value, view[span[1] :]))
 
 
-def find_member(raw: bytes, name: bytes) -> tuple[int, int] | None:
+def find_member(raw: bytes, name: bytes, is_there: bool = False) -> tuple[int, int] | None:
     """Where the value of a top-level member stands that holds a string, number, bool or null.
 
     `raw` must be a valid JSON object, `name` plain ASCII letters. None where the member is missing, is there twice,
-    holds an object or array, or stands too far in: then the object has to be written anew.
+    holds an object or array, or stands too far in: then the object has to be written anew. `is_there`: who asks has
+    read the object, and it has that member.
     """
     key = b'"' + name + b'"'
+    if is_there and len(raw) <= SCAN_LIMIT and raw.count(key) == 1 and raw.find(b"\\u00") < 0:
+        # It has to be written somewhere, and this is the only place that can be it.
+        only = _SCALAR.match(raw, raw.find(key) + len(key))
+        return only.span(1) if only is not None else None
     first = _find(raw, key)
     if first < 0:
         return None
@@ -60,14 +67,14 @@ def _own_member(raw: bytes, key: bytes, end: int) -> tuple[int, int] | None:
         byte = raw[token.start()]
         if byte != _QUOTE:
             depth += 1 if byte in _OPEN else -1
-        elif depth == 1 and (colon := _COLON.match(raw, token.end())):
+        elif depth == 1 and _COLON.match(raw, token.end()):
             if _BACKSLASH in token[0] and orjson.loads(token[0]) == orjson.loads(key):
                 return None  # the same name, written with escapes
             if token[0] == key:
-                scalar = _SCALAR.match(raw, colon.end())
+                scalar = _SCALAR.match(raw, token.end())
                 if scalar is None or found is not None:
                     return None
-                found = scalar.span()
+                found = scalar.span(1)
     return found
 
 

@@ -43,7 +43,7 @@ def decode_chat(raw: bytes) -> Document:
     characters = plain_characters(body.get("messages"))
     is_flat = False
     try:
-        is_flat = check_chat(body, is_plain=characters is not None)
+        is_flat = check_chat(body, characters is not None)
     finally:  # where something else is wrong, too, this is told
         if not is_flat and _is_too_deep(raw, body):
             raise InvalidRequest(f"the body nests deeper than {MAX_DEPTH} levels: flatten it")

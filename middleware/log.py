@@ -104,7 +104,7 @@ class Log:
             content = response.content
             if isinstance(content, Completion):  # before Stream, which is abstract: to ask for that costs 0.4 us
                 exchange.response.append(content.raw)
-                attributes[ANSWER] = said_by(content)
+                attributes[ANSWER] = said_by(content) if content.text is None else content.text
             elif isinstance(content, Stream):
                 response.content = content.observed(_Answer(exchange))
         return response

@@ -80,3 +80,32 @@ def test_a_replaced_member_is_the_only_thing_that_changes(value: dict[str, Any],
 )
 def test_a_member_that_is_not_surely_the_only_one_is_left_alone(raw: bytes) -> None:
     assert replace_member(raw, b"model", b'"new"') is None
+
+
+NESTED = st.recursive(
+    st.none() | st.integers(-9, 9) | st.sampled_from(["model", 'a "model" of', '"model"', "\\", "\\u006d", "é"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["model", "a", 'm"']), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["a", "b", "Model", 'model"']), NESTED, max_size=4),
+    st.sampled_from(["old", 'o"d', "", None, 7, -1.5e9, True, ["x"], {"model": "x"}]),
+    st.sampled_from([0, orjson.OPT_INDENT_2]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_member_that_is_known_to_be_there_is_replaced_as_one_that_is_searched_for(
+    more: dict[str, Any], old: Any, option: int, is_first: bool, is_escaped: bool
+) -> None:
+    whole = {"model": old, **more} if is_first else {**more, "model": old}
+    raw = orjson.dumps(whole, option=option)
+    if is_escaped:
+        raw = raw.replace(b'"model"', rb'"mode\u006c"', 1)
+    known, searched = (replace_member(raw, b"model", b'"new"', is_there) for is_there in (True, False))
+    if known is not None:
+        assert orjson.loads(known) == orjson.loads(raw) | {"model": "new"}
+    assert known == searched

@@ -23,6 +23,7 @@ _KEPT = 64  # heads
 class _Head(NamedTuple):
     """What a request's key decides: its header fields, and what must not be quoted of its answer."""
 
+    key: Secret | None  # held, so that no other one comes to have its id
     fields: list[tuple[str, str]]
     secrets: tuple[Secret, ...]
 
@@ -81,7 +82,7 @@ class OpenAI:
             **{name.lower(): value for name, value in own.items() if value is not None},
         }
         self._encoder = Encoder(self.dialect)
-        self._heads: dict[tuple[Secret | None, bool], _Head] = {}
+        self._heads: dict[tuple[int, bool], _Head] = {}  # by the id of the key: a Secret's own hash takes a frame
         self._given = {name.lower(): value for name, value in (headers or {}).items()}
         if fetch is not None and self.dialect.remote_images:
             raise ValueError(f"fetch is not needed: {self.dialect.name} follows addresses itself")
@@ -95,26 +96,26 @@ class OpenAI:
 
     def open(self, request: Request) -> OpenAICodec:
         """Translate a request for `request.candidate`. Raises InvalidRequest for what the provider cannot do."""
-        candidate, document, exchange = request.candidate, request.document, request.exchange
+        document, exchange = request.document, request.exchange
         if document is None:
             raise LookupError(f"request {request.id} has no body: `translate` stands behind the step that reads it")
-        chat = document.peek()
-        dialect, key = self.dialect, candidate.key
+        candidate, chat = request.candidates[0], document.peek()
+        dialect, stream = self.dialect, exchange.stream
+        backend, key = candidate.backend, candidate.key
         model = self._deployment or candidate.model
-        stream = exchange.stream
         is_plain = document.characters is not None or plain_characters(chat.get("messages")) is not None
-        is_emulated = not dialect.functions and is_deprecated(chat, is_plain)
-        content, losses = self._encoder.encode(document, model, stream, is_emulated, is_plain)
-        head = self._heads.get((key, stream)) or self._head(key, stream)
+        is_emulated = not (document.is_flat or dialect.functions) and is_deprecated(chat, is_plain)
+        content, losses = self._encoder.encode(document, chat, model, stream, is_emulated, is_plain)
+        head = self._heads.get((id(key), stream)) or self._head(key, stream)
         wire = WireRequest(
             "POST",
             self._url or self._url_of(model),
             head.fields.copy(),
             content,
             stream,
-            candidate.backend.name,
+            backend.name,
             request.id,
-            candidate.backend.timeouts,
+            backend.timeouts,
         )
         return OpenAICodec(
             wire,
@@ -133,10 +134,10 @@ class OpenAI:
             headers["authorization"] = f"Bearer {key.reveal()}"
         elif key:
             headers["api-key"] = key.reveal()
-        head = _Head(list({**headers, **self._given}.items()), (key,) if key else ())
+        head = _Head(key, list({**headers, **self._given}.items()), (key,) if key else ())
         if len(self._heads) >= _KEPT:  # keys may be fetched tokens, and each is new
             self._heads.clear()
-        self._heads[key, stream] = head
+        self._heads[id(key), stream] = head
         return head
 
     def _url_of(self, model: str) -> str:

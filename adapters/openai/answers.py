@@ -94,7 +94,11 @@ def repair_usage(usage: dict[str, Any]) -> dict[str, Any]:
 
 def note_usage(summary: Summary, usage: dict[str, Any]) -> None:
     """Write an answer's tokens, and its cost where the provider reports one, into its summary."""
-    prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if type(prompt) is not int or prompt < 0:
+        prompt = _count(prompt)
+    if type(completion) is not int or completion < 0:
+        completion = _count(completion)
     cached = written = reasoning = 0
     details = usage.get("prompt_tokens_details")
     if details and isinstance(details, dict):
@@ -133,8 +137,6 @@ def _in(holder: Any, name: str) -> Any:
 
 
 def _count(value: Any) -> int:
-    if type(value) is int:
-        return value if value > 0 else 0
     return int(_amount(value) or 0)
 
 
@@ -182,37 +184,51 @@ def _split_parts(holder: dict[str, Any], parts: list[Any]) -> None:
 # --- a whole completion -----------------------------------------------------------------------------------------
 
 
-_PLAIN_MESSAGE = frozenset({"role", "content", "refusal", "annotations"})
 _PLAIN_FINISH = frozenset({"stop", "length", "content_filter"})
-_ODD_USAGE = frozenset({"prompt_cache_hit_tokens", "cached_tokens"})  # see repair_usage
 
 
-def note_plain(value: dict[str, Any], summary: Summary) -> bool:
-    """Note what a completion says that is OpenAI's own already: one choice with a text. Most are.
+def note_plain(value: Any, summary: Summary) -> str | None:
+    """The text of a completion that is OpenAI's own already: one choice that says a text and nothing else. Most are.
 
-    False for any other, and then nothing is noted: `repair_completion` has to look at it.
+    What it says is noted. None for any other, and then nothing is noted: it has to be looked at for repairs.
     """
     try:
         (choice,) = value["choices"]
-        message, finish, index = choice["message"], choice["finish_reason"], choice["index"]
+        message, finish = choice["message"], choice["finish_reason"]
+        content = message["content"]
+        if (
+            type(content) is not str
+            or message["role"] != "assistant"
+            or choice["index"] != 0
+            or finish not in _PLAIN_FINISH
+            or value["object"] != "chat.completion"
+            or not value["id"]
+            or not value["created"]
+            or "error" in value
+            or "error" in choice
+            or "delta" in choice
+        ):
+            return None
+        more = len(message) - 2
+        if more and more != ("refusal" in message) + ("annotations" in message):
+            return None
+        if more and (message.get("refusal") or message.get("annotations")):
+            return None
     except (KeyError, TypeError, ValueError):  # several choices or none, or not what a choice is
-        return False
-    if index != 0 or "error" in choice or "x_groq" in value or type(message) is not dict:
-        return False
-    if finish not in _PLAIN_FINISH or not _PLAIN_MESSAGE.issuperset(message):
-        return False
-    content = message.get("content")
-    if type(content) is not str or message.get("role") != "assistant":
-        return False
+        return None
     usage = value.get("usage")
-    if usage and type(usage) is dict:
-        if not _ODD_USAGE.isdisjoint(usage):
-            return False
+    if not usage:
+        if "x_groq" in value:  # see usage_in
+            return None
+    elif type(usage) is dict:
+        if "prompt_cache_hit_tokens" in usage or "cached_tokens" in usage:  # see repair_usage
+            return None
         note_usage(summary, usage)
+    summary.model, summary.upstream_id = value.get("model") or None, value["id"]
     summary.finish_reason = finish
     summary.native_finish_reason = choice.get("native_finish_reason") or finish
     summary.output_characters += len(content)
-    return True
+    return content
 
 
 def repair_completion(value: dict[str, Any], summary: Summary, source: Source) -> bool:

@@ -9,7 +9,7 @@ import orjson
 
 from gw.adapter import WireRequest
 from gw.adapters.openai.answers import Source, note_plain, repair_completion, with_function_call
-from gw.adapters.openai.reading import parse
+from gw.adapters.openai.reading import mended
 from gw.adapters.openai.stream import ChunkStream
 from gw.document import Chunk, Chunks, Completion
 from gw.errors import UpstreamError, UpstreamProtocolError
@@ -92,20 +92,43 @@ class OpenAICodec:
 
     def complete(self, content: bytes) -> Completion:
         """The whole answer: the provider's bytes with the client's name for the model, repaired where it must be."""
+        raw: bytes | None = content
         try:
-            value, clean = parse(content)
+            value = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            value, raw = self._mended(content), None
+        answers_as, text = self._answers_as, None
+        if not self._speaks_functions and self._schema is None:
+            text = note_plain(value, self.summary)
+        if text is None and self._repair(value, content):
+            raw = None
+        if value.get("model") != answers_as:
+            if raw is not None:
+                raw = replace_member(raw, b"model", orjson.dumps(answers_as), "model" in value)
+            value["model"] = answers_as
+        completion = Completion(raw, value)
+        completion.text = text
+        return completion
+
+    def _mended(self, content: bytes) -> Any:
+        """The value of an answer that is JSON but for what is seen in the wild."""
+        try:
+            return mended(content)
         except ValueError:
             raise self._source.garbage(
                 f"answered with {quote(content, self._secrets)}, which is no chat completion: check base_url"
             ) from None
+
+    def _repair(self, value: Any, content: bytes) -> bool:
+        """Make a whole answer OpenAI's, in place; whether anything had to change. Raises what it says went wrong."""
         if not isinstance(value, dict) or value.get("error") or not isinstance(value.get("choices"), list):
             if details_of(value) is not None:
                 raise self._source.error(value[0] if isinstance(value, list) else value)
             raise self._source.garbage(f"answered with {quote(content, self._secrets)}: no chat completion")
-        given_id, given_model = value.get("id"), value.get("model")
-        self.summary.model = given_model or None
+        given_id = value.get("id")
+        self.summary.model = value.get("model") or None
         self.summary.upstream_id = given_id or None
-        changed = not note_plain(value, self.summary) and repair_completion(value, self.summary, self._source)
+        changed = repair_completion(value, self.summary, self._source)
         if self._speaks_functions:
             for choice in value["choices"]:
                 changed |= with_function_call(choice, "message", self.summary)
@@ -113,17 +136,12 @@ class OpenAICodec:
             for choice in value["choices"]:
                 if (problem := self._misfit(choice, choice["message"])) is not None:
                     raise problem
-        raw = content if clean and not changed else None
         if not given_id or not value.get("created") or value.get("object") != "chat.completion":
             value["id"] = given_id or f"chatcmpl-{self.wire.request_id}"
             value["object"] = "chat.completion"
             value["created"] = value.get("created") or int(self._created)
-            raw = None
-        if given_model != self._answers_as:
-            if raw is not None:
-                raw = replace_member(raw, b"model", orjson.dumps(self._answers_as))
-            value["model"] = self._answers_as
-        return Completion(raw, value)
+            changed = True
+        return changed
 
     def feed(self, data: bytes) -> Sequence[Chunk]:
         """The chunks that are complete with this piece of an event stream.

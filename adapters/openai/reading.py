@@ -23,8 +23,13 @@ def parse(raw: bytes) -> tuple[Any, bool]:
     try:
         return orjson.loads(raw), True
     except orjson.JSONDecodeError:
-        whole = _SURROGATES.sub(lambda found: found[0] if len(found[0]) != 6 else rb"\ufffd", raw)
+        return mended(raw), False
+
+
+def mended(raw: bytes) -> Any:
+    """The value of what orjson does not take: see `parse`."""
+    whole = _SURROGATES.sub(lambda found: found[0] if len(found[0]) != 6 else rb"\ufffd", raw)
     try:
-        return json.loads(whole.decode("utf-8-sig"), parse_constant=lambda name: None), False
+        return json.loads(whole.decode("utf-8-sig"), parse_constant=lambda name: None)
     except RecursionError:
         raise ValueError("nested too deep") from None

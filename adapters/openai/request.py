@@ -41,15 +41,15 @@ class Encoder:
         self._heeded = _heeded(dialect)
 
     def encode(
-        self, document: Document, model: str, stream: bool, is_emulated: bool, is_plain: bool
+        self, document: Document, chat: dict[str, Any], model: str, stream: bool, is_emulated: bool, is_plain: bool
     ) -> tuple[bytes, list[Loss]]:
-        """The body to send, and what of the request it does not carry.
+        """The body to send, and what of the request it does not carry. `chat` is the document's value.
 
         `is_emulated`: the client speaks `functions`, which this provider does not know, and is given tools for them.
         `is_plain`: there is nothing in the messages that any provider takes otherwise (`plain_characters`).
         Raises InvalidRequest for what the provider cannot do at all, and for values that JSON cannot hold.
         """
-        dialect, chat = self._dialect, document.peek()
+        dialect = self._dialect
         if is_emulated:
             chat = {**with_tools(chat), "parallel_tool_calls": False}  # the client can read one call only
         changes: dict[str, Any] = {}
@@ -62,12 +62,13 @@ class Encoder:
                 changes["messages"] = messages
         if is_emulated:
             losses.append(Loss("/functions", "emulated", f"{dialect.name} knows tools only"))
-        if bool(chat.get("stream")) is not stream:
+        if (chat.get("stream") or False) is not stream:
             changes["stream"] = stream
         if not stream and "stream_options" in chat:
             changes["stream_options"] = _GONE  # refused where nothing is streamed
-        if not changes and not is_emulated and not document.is_opened:
-            spliced = _spliced(document.raw, chat, dialect, model, stream)
+        raw = document.came
+        if raw is not None and not changes and not is_emulated:
+            spliced = _spliced(raw, chat, dialect, model, stream)
             if spliced is not None:
                 return spliced, losses
         changes["model"] = model
@@ -95,13 +96,15 @@ def _spliced(raw: bytes, chat: dict[str, Any], dialect: Dialect, model: str, str
     is_canonical = written == raw  # as most SDKs write it
     if not is_canonical and has_duplicates(raw, chat, written):
         return None
+    if asks and chat.get("model") == model:
+        return raw
     members: dict[str, Any] = {} if asks else {"stream_options": _ALWAYS_ASKED}
     if "model" not in chat:
         members["model"] = model
     elif chat["model"] != model:
         if is_canonical:  # written anew it is the same but for the name, and sooner than that is found in it
             return None
-        replaced = replace_member(raw, b"model", orjson.dumps(model))
+        replaced = replace_member(raw, b"model", orjson.dumps(model), is_there=True)
         if replaced is None:
             return None
         raw = replaced

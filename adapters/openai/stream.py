@@ -212,7 +212,7 @@ class ChunkStream:
         """Put the name that the client shall read into a chunk, and into its bytes where that can be done."""
         if value.get("model") != self._model:
             if raw is not None:
-                raw = self._renamed(raw)
+                raw = self._renamed(raw) if "model" in value else None
             value["model"] = self._model
         return raw
 
@@ -225,7 +225,7 @@ class ChunkStream:
         if self._searches >= _SEARCHES_AT_MOST:
             return None
         self._searches += 1
-        span = find_member(raw, b"model")
+        span = find_member(raw, b"model", is_there=True)
         if span is None:
             return None
         self._model_at = raw[: span[1]], span[0]
