@@ -80,13 +80,16 @@ class ContentKeeper:
             messages = chat[name]
         if not self._is_full:
             return to_json(redacted(messages))
-        if document is None or document.is_opened or len(document.raw) > LARGE:
+        if document is None or (
+            # Nothing but texts, and not many: it need not be asked how large all of it is.
+            (document.characters or LARGE) >= LARGE and (document.is_opened or len(document.raw) > LARGE)
+        ):
             return to_json(elided(messages))
-        # Written first and searched as bytes: without media, a short one costs 1 us instead of 4.
-        written = orjson.dumps(messages, default=str)
-        if has_media(written):
+        # Written first and searched as it stands: without media, a short one costs 1 us instead of 4.
+        written = orjson.dumps(messages, default=str).decode()
+        if "data" in written and has_media(written):
             return to_json(elided(messages))
-        return written.decode()
+        return written
 
     def _response(self, exchange: Exchange, only: str | None, more: dict[str, Any]) -> str | None:
         """The answer's text, which is `only` where it is known. What else it says goes to the metadata, `more`."""

@@ -13,10 +13,9 @@ _STRUCTURE = frozenset({"role", "type"})
 _ENDS = "\"'()<> \\\n"  # what ends a data URI inside a text
 
 
-def has_media(written: bytes) -> bool:
+def has_media(written: str) -> bool:
     """Whether `elided` may find something to take out of this JSON, which orjson wrote."""
-    # find(), because `in` asks bytes first whether they are a number: 0.5 us for the exception.
-    return written.find(b"data") >= 0 and (written.find(b"data:") >= 0 or written.find(b'data":') >= 0)
+    return "data:" in written or 'data":' in written
 
 
 def elided(value: Any) -> Any:
