@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import orjson
 
-from gw.document import Completion, Document
+from gw.document import Document
 from gw.message import Exchange
-from gw.request_log.answers import is_more_than_text, messages_of, only_text, text_of
+from gw.request_log.answers import is_more_than_text, messages_of, text_of
 from gw.request_log.media import elided, has_media, redacted
 from gw.request_log.tables import TYPES
 
@@ -18,7 +18,7 @@ logger = logging.getLogger("gw.log")
 
 Content = Literal["full", "redacted", "none"]
 TRUNCATED = "gw.log.truncated"  # the attribute of an exchange whose answer was too large to be kept whole
-ANSWER = "gw.log.answer"  # ... that holds the text of a whole answer, None where it says more; see `said_by`
+ANSWER = "gw.log.answer"  # ... that holds the text of a whole answer, None where it says more; see `answers.said_by`
 MAX_NAME = 1000  # characters of whatever a client names: model, session, path
 LARGE = 64 * 1024  # bytes of a request that may hold media: they are taken out before it is written as JSON
 _KEPT = 256  # paths
@@ -115,14 +115,6 @@ class ContentKeeper:
         if TRUNCATED in attributes:
             more["truncated"] = True
         return more
-
-
-def said_by(answer: Completion) -> str | None:
-    """Its text, where it is one choice that says nothing else. What has been parsed need not live to be logged."""
-    try:
-        return only_text(answer.peek())
-    except ValueError:
-        return None
 
 
 def to_json(value: Any) -> str:
