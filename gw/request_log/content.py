@@ -11,7 +11,7 @@ import orjson
 from gw.document import Document
 from gw.message import Exchange
 from gw.request_log.answers import is_more_than_text, messages_of, text_of
-from gw.request_log.media import elided, has_media, redacted
+from gw.request_log.media import IN_TEXT, elided, has_media, redacted
 from gw.request_log.tables import TYPES
 
 logger = logging.getLogger("gw.log")
@@ -54,7 +54,7 @@ class ContentKeeper:
                 said = exchange.response
                 if said:
                     response = attributes.get(ANSWER) if len(said) == 1 and not exchange.stream else None
-                    if response is None or not self._is_full or "data:" in response:
+                    if response is None or not self._is_full or IN_TEXT in response:
                         more = more or {}
                         response = self._response(exchange, response, more)
             if not more and method == "POST":
@@ -80,14 +80,12 @@ class ContentKeeper:
             messages = chat[name]
         if not self._is_full:
             return to_json(redacted(messages))
-        if document is None or (
-            # Nothing but texts, and not many: it need not be asked how large all of it is.
-            (document.characters or LARGE) >= LARGE and (document.is_opened or len(document.raw) > LARGE)
-        ):
+        are_texts = document is not None and 0 < (document.characters or 0) < LARGE
+        if not are_texts and (document is None or document.is_opened or len(document.raw) > LARGE):
             return to_json(elided(messages))
         # Written first and searched as it stands: without media, a short one costs 1 us instead of 4.
         written = orjson.dumps(messages, default=str).decode()
-        if "data" in written and has_media(written):
+        if IN_TEXT in written if are_texts else has_media(written):
             return to_json(elided(messages))
         return written
 

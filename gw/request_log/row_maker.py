@@ -71,7 +71,7 @@ class RowMaker:
         session = exchange.session_id
         if isinstance(session, str):
             own.append(session[:MAX_NAME])
-            kind |= HAS_SESSION
+            kind += HAS_SESSION
         own.append(int(exchange.timestamp * 1000))
         known = (kind, _name(exchange.model), exchange.principal[0], exchange.operation, exchange.stream)
         shape = self._openings.get(known) or self._opening(known)
@@ -124,19 +124,19 @@ class RowMaker:
         session, upstream_id = exchange.session_id, summary.upstream_id
         if isinstance(session, str):
             own.append(session[:MAX_NAME])
-            kind |= HAS_SESSION
+            kind += HAS_SESSION
         if response is not None:
             own.append(response)
-            kind |= HAS_RESPONSE
+            kind += HAS_RESPONSE
         if isinstance(upstream_id, str):
             own.append(upstream_id)
-            kind |= HAS_UPSTREAM_ID
+            kind += HAS_UPSTREAM_ID
         if ended is None:
             ended = self._clock()
         own += (int(exchange.timestamp * 1000), ((ended - started) * 1e6 + 0.5) // 1 / 1000)
         if began is not None:
             own.append(((began - started) * 1e6 + 0.5) // 1 / 1000)
-            kind |= HAS_FIRST_BYTE
+            kind += HAS_FIRST_BYTE
         first = try_model = try_status = None
         if only is not None:
             usage, cost, cost_source = summary.usage, summary.cost_usd, summary.cost_source
@@ -149,21 +149,21 @@ class RowMaker:
         if usage is not None:
             source, details = usage.source, (usage.cached, usage.cache_written, usage.reasoning)
             own += (usage.prompt, usage.completion)
-            kind |= HAS_TOKENS
+            kind += HAS_TOKENS
             if details != (0, 0, 0):
                 own += details
-                kind |= HAS_DETAILS
+                kind += HAS_DETAILS
                 details = _NO_DETAILS
         if cost is not None:
             own.append(cost)
-            kind |= HAS_COST
+            kind += HAS_COST
         if only is not None:
             tried = only.started
             own += (
                 ((tried - started) * 1e6 + 0.5) // 1 / 1000,
                 (((only.ended or tried) - tried) * 1e6 + 0.5) // 1 / 1000,
             )
-            kind |= HAS_TRY
+            kind += HAS_TRY
         error = _NO_ERROR
         if exchange.error is not None or exchange.status >= 400:
             error = self._error(exchange)
