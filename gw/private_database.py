@@ -36,7 +36,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield connection
-        connection.commit()  # gives up the interpreter once; as a statement that is executed, three times
+        connection.commit()  # as a statement it would give up the interpreter with each of its steps, not once
     except BaseException:
         connection.rollback()
         raise

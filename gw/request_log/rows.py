@@ -10,7 +10,7 @@ from gw.request_log.schema import REQUESTS, TRIES
 from gw.request_log.tables import Row, Table, Value, plain
 
 # One exchange: its row of `requests` and its rows of `tries`. The key of each is the number of the exchange among those
-# of its process. A plain tuple: to make one with names costs six times as much.
+# of its process. A plain tuple: one with names costs several times as much.
 Rows = tuple[Row, Sequence[Row]]
 
 
