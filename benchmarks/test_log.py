@@ -25,9 +25,8 @@ from gw.document import Completion, Document
 from gw.known_secrets import KnownSecrets
 from gw.message import Attempt, Exchange, Request, Response, Summary, Usage
 from gw.middleware.log import Log
-from gw.request_log.answers import messages_of
+from gw.request_log.answers import messages_of, said_by
 from gw.request_log.content import ANSWER as KEPT
-from gw.request_log.content import said_by
 from gw.request_log.writer import RequestLog
 from gw.secret import Secret
 from tests.exchanges import chunk

@@ -14,7 +14,8 @@ from gw.known_secrets import KnownSecrets
 from gw.message import Exchange, Request, Response
 from gw.metrics import Metrics
 from gw.pipeline import Handler
-from gw.request_log.content import ANSWER, TRUNCATED, said_by
+from gw.request_log.answers import said_by
+from gw.request_log.content import ANSWER, TRUNCATED
 from gw.request_log.writer import RequestLog
 from gw.stream import Stream
 
@@ -62,7 +63,7 @@ class Log:
             secrets=secrets,
             backends=backends,
         )
-        self._begin = self._log.begin
+        self._begin, self._end = self._log.begin, self._log.end
         if durability == "durable":
             self.settle = self._settle
         if metrics is not None:
@@ -120,7 +121,7 @@ class Log:
                 return
             row = self._log.new_row()
         attributes[ROW] = 0
-        self._log.end(row, exchange)
+        self._end(row, exchange)
 
     async def flush(self) -> None:
         """Wait until every exchange that has begun or ended by now is written or spilled."""

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from gw.document import Completion
+
 _JOINED = ("content", "refusal", "reasoning_content", "reasoning")  # texts that arrive in pieces
 _TRIES = 8  # how often a chunk is asked what those behind it may look like
 _PLAIN = frozenset({"role", "content"})
@@ -108,10 +110,10 @@ def _add_each(messages: dict[int, dict[str, Any]], raw: Sequence[bytes]) -> None
                     _add(message, part)
 
 
-def only_text(answer: Any) -> str | None:
-    """What a whole answer says, where it is one choice that says nothing else; else None."""
+def said_by(answer: Completion) -> str | None:
+    """Its text, where it is one choice that says nothing else. What has been parsed need not live to be logged."""
     try:
-        (choice,) = answer["choices"]
+        (choice,) = answer.peek()["choices"]
         message = choice["message"]
         content = message["content"]
         if type(content) is not str or "delta" in choice:

@@ -8,17 +8,17 @@ from typing import Any, Literal
 
 import orjson
 
-from gw.document import Completion, Document
+from gw.document import Document
 from gw.message import Exchange
-from gw.request_log.answers import is_more_than_text, messages_of, only_text, text_of
-from gw.request_log.media import elided, has_media, redacted
+from gw.request_log.answers import is_more_than_text, messages_of, text_of
+from gw.request_log.media import IN_TEXT, elided, has_media, redacted
 from gw.request_log.tables import TYPES
 
 logger = logging.getLogger("gw.log")
 
 Content = Literal["full", "redacted", "none"]
 TRUNCATED = "gw.log.truncated"  # the attribute of an exchange whose answer was too large to be kept whole
-ANSWER = "gw.log.answer"  # ... that holds the text of a whole answer, None where it says more; see `said_by`
+ANSWER = "gw.log.answer"  # ... that holds the text of a whole answer, None where it says more; see `answers.said_by`
 MAX_NAME = 1000  # characters of whatever a client names: model, session, path
 LARGE = 64 * 1024  # bytes of a request that may hold media: they are taken out before it is written as JSON
 _KEPT = 256  # paths
@@ -54,7 +54,7 @@ class ContentKeeper:
                 said = exchange.response
                 if said:
                     response = attributes.get(ANSWER) if len(said) == 1 and not exchange.stream else None
-                    if response is None or not self._is_full or "data:" in response:
+                    if response is None or not self._is_full or IN_TEXT in response:
                         more = more or {}
                         response = self._response(exchange, response, more)
             if not more and method == "POST":
@@ -80,13 +80,14 @@ class ContentKeeper:
             messages = chat[name]
         if not self._is_full:
             return to_json(redacted(messages))
-        if document is None or document.is_opened or len(document.raw) > LARGE:
+        are_texts = document is not None and 0 < (document.characters or 0) < LARGE
+        if not are_texts and (document is None or document.is_opened or len(document.raw) > LARGE):
             return to_json(elided(messages))
-        # Written first and searched as bytes: without media, a short one costs 1 us instead of 4.
-        written = orjson.dumps(messages, default=str)
-        if has_media(written):
+        # Written first and searched as it stands: without media, a short one costs 1 us instead of 4.
+        written = orjson.dumps(messages, default=str).decode()
+        if IN_TEXT in written if are_texts else has_media(written):
             return to_json(elided(messages))
-        return written.decode()
+        return written
 
     def _response(self, exchange: Exchange, only: str | None, more: dict[str, Any]) -> str | None:
         """The answer's text, which is `only` where it is known. What else it says goes to the metadata, `more`."""
@@ -112,14 +113,6 @@ class ContentKeeper:
         if TRUNCATED in attributes:
             more["truncated"] = True
         return more
-
-
-def said_by(answer: Completion) -> str | None:
-    """Its text, where it is one choice that says nothing else. What has been parsed need not live to be logged."""
-    try:
-        return only_text(answer.peek())
-    except ValueError:
-        return None
 
 
 def to_json(value: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -53,28 +55,27 @@ class Database:
 
     def write(self, rows: Sequence[Rows]) -> None:
         """Add rows in one transaction, all or none; what is there already and final stays as it is."""
-        requests: dict[Shape, list[Value]] = {}
-        tries: dict[tuple[int, Shape], list[Value]] = {}
-        for number, (shape, own), attempts in rows:
-            values = requests.get(shape)
-            if values is None:
-                self._know(shape.shared[_INSTANCE])
-                requests[shape] = [number, *own]
-            else:
-                values.append(number)
-                values += own
+        requests: defaultdict[Shape, list[Value]] = defaultdict(list)
+        tries: defaultdict[tuple[int, Shape], list[Value]] = defaultdict(list)
+        for (shape, own), attempts in rows:
+            requests[shape] += own
             for shape_of_try, own_of_try in attempts:
-                key = self._first_ids[shape.shared[_INSTANCE]], shape_of_try
-                tries.setdefault(key, []).extend((number, *own_of_try))
+                tries[self._first_id(shape), shape_of_try] += own_of_try
+        firsts = [self._first_id(shape) for shape in requests]
+        now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())  # as CURRENT_TIMESTAMP says it
         with self._transaction() as connection:
-            for shape, values in requests.items():
-                REQUESTS.insert(connection, shape, self._first_ids[shape.shared[_INSTANCE]], values)
+            for first, (shape, values) in zip(firsts, requests.items(), strict=True):
+                REQUESTS.insert(connection, shape, first, values, [now])
             for (first, shape), values in tries.items():
                 TRIES.insert(connection, shape, first, values)
 
-    def _know(self, instance: Value) -> None:
-        if instance not in self._first_ids:
-            self._first_ids[instance] = self._number(instance) * ROWS
+    def _first_id(self, shape: Shape) -> int:
+        """What is added to the numbers of a row's process."""
+        instance = shape.shared[_INSTANCE]
+        first = self._first_ids.get(instance)
+        if first is None:
+            first = self._first_ids[instance] = self._number(instance) * ROWS
+        return first
 
     def _number(self, instance: Value) -> int:
         """The number by which this file knows a process; it gets one where it is new."""

@@ -9,14 +9,14 @@ from typing import Any
 _BASE64_FIELDS = frozenset({"data", "file_data"})  # of `input_audio`, `audio` and `file` parts
 _SHORT = 64  # characters; a shorter `data` is a word
 _PIECE = 64 * 1024  # divisible by 4; between two pieces other threads get their turn
+IN_TEXT = ";base64,"  # every data URI that is taken out of a text has it; twice as long as "data", sought twice as fast
 _STRUCTURE = frozenset({"role", "type"})
 _ENDS = "\"'()<> \\\n"  # what ends a data URI inside a text
 
 
-def has_media(written: bytes) -> bool:
+def has_media(written: str) -> bool:
     """Whether `elided` may find something to take out of this JSON, which orjson wrote."""
-    # find(), because `in` asks bytes first whether they are a number: 0.5 us for the exception.
-    return written.find(b"data") >= 0 and (written.find(b"data:") >= 0 or written.find(b'data":') >= 0)
+    return "data" in written and ("data:" in written or 'data":' in written)
 
 
 def elided(value: Any) -> Any:

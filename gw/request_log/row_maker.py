@@ -30,11 +30,15 @@ from gw.request_log.schema import (
 from gw.request_log.tables import Row, Shape, Value
 
 MANY = 1024 * 1024  # characters that are searched for secrets as one text
-_TEXTS = (3, 4, 4, 5, 4, 5, 5, 6)  # how many texts begin the own values of a row, by the three lowest bits of its kind
-_KEPT = 256  # of each
-_make_rows = tuple.__new__  # half the price of Rows(...)
+_KEPT = 256  # shapes
 _NO_ERROR: tuple[str | None, str | None, str | None] = (None, None, None)
+_NO_DETAILS: tuple[int | None, int | None, int | None] = (None, None, None)
 _NOBODY = Attempt("", "", 0.0)
+_KNOWN = (  # what the shape of a finished row follows from, beside its kind
+    *("backend", "working_directory", "model", "error", "queue_wait_ms", "degraded", "metadata", "key_name"),
+    *("operation", "status", "stream", "attempts", "first_backend", "finish_reason", "native_finish_reason"),
+    *("cost_source", "usage_source", "details", "answered_model", "losses", "try_model", "try_status"),
+)
 
 
 class RowMaker:
@@ -56,20 +60,22 @@ class RowMaker:
         self._backends = backends
         self._kinds = {} if backends is None else {name: backends[name].kind for name in backends.names()}
         self._clock = clock
-        self._openings: dict[tuple[object, ...], Shape] = {}  # what started rows share
+        # What rows share, by the fewer values that it follows from:
+        self._openings: dict[tuple[object, ...], Shape] = {}
+        self._shapes: dict[tuple[object, ...], Shape] = {}
 
     def started(self, number: int, exchange: Exchange) -> Rows:
         """The row that says that an exchange is under way."""
-        own: list[Value] = ["", exchange.id, exchange.client]
+        own: list[Value] = [number, "", exchange.id, exchange.client]
         kind = HAS_TIMESTAMP
         session = exchange.session_id
         if isinstance(session, str):
             own.append(session[:MAX_NAME])
-            kind |= HAS_SESSION
+            kind += HAS_SESSION
         own.append(int(exchange.timestamp * 1000))
         known = (kind, _name(exchange.model), exchange.principal[0], exchange.operation, exchange.stream)
         shape = self._openings.get(known) or self._opening(known)
-        return _make_rows(Rows, (number, (shape, own), ()))
+        return (shape, own), ()
 
     def _opening(self, known: tuple[Any, ...]) -> Shape:
         kind, model, key_name, operation, stream = known
@@ -96,109 +102,128 @@ class RowMaker:
             if only.summary.usage is None or only.summary.cost_usd is None:
                 account(exchange, self._backends)
             if only.error is None and only.ended is not None and only.first_content == exchange.first_content:
-                return _make_rows(Rows, (number, self._request(exchange, only), ()))
+                return self._request(number, exchange, only), ()
         elif tries:
             account(exchange, self._backends)
-        rows = [self._try(place, attempt, exchange) for place, attempt in enumerate(tries, 1)]
-        return Rows(number, self._request(exchange, None), rows)
+        rows = [self._try(number, place, attempt, exchange) for place, attempt in enumerate(tries, 1)]
+        return self._request(number, exchange, None), rows
 
-    def _request(self, exchange: Exchange, only: Attempt | None) -> Row:
+    def _request(self, number: int, exchange: Exchange, only: Attempt | None) -> Row:
         """The row of `requests`; it tells of the `only` try, too, where one is given."""
-        # Built in one go, in the order of the table, calling as little as may be: it takes 5 us; as a dictionary by
-        # column, read out again, it took 30.
+        # Built in one go, calling as little as may be: as a dictionary by column, read out again, it takes six times as
+        # long.
         folder, prompt, response, metadata = self._read(exchange)
         started, began, ended = exchange.started, exchange.first_content, exchange.ended
-        last = only or exchange.attempt or _NOBODY
-        summary, backend = last.summary, last.backend
-        own: list[Value] = [prompt, exchange.id, exchange.client]
+        tries = exchange.attempts
+        last = only or (tries[-1] if tries else _NOBODY)
+        summary, backend, model = last.summary, last.backend, exchange.model
+        if type(model) is not str or len(model) > MAX_NAME:
+            model = _name(model)
+        own: list[Value] = [number, prompt, exchange.id, exchange.client]
         kind = HAS_TIMESTAMP | HAS_DURATION
         session, upstream_id = exchange.session_id, summary.upstream_id
         if isinstance(session, str):
             own.append(session[:MAX_NAME])
-            kind |= HAS_SESSION
+            kind += HAS_SESSION
         if response is not None:
             own.append(response)
-            kind |= HAS_RESPONSE
+            kind += HAS_RESPONSE
         if isinstance(upstream_id, str):
             own.append(upstream_id)
-            kind |= HAS_UPSTREAM_ID
+            kind += HAS_UPSTREAM_ID
         if ended is None:
             ended = self._clock()
         own += (int(exchange.timestamp * 1000), ((ended - started) * 1e6 + 0.5) // 1 / 1000)
         if began is not None:
             own.append(((began - started) * 1e6 + 0.5) // 1 / 1000)
-            kind |= HAS_FIRST_BYTE
-        model = status = fallback_from = None
+            kind += HAS_FIRST_BYTE
+        first = try_model = try_status = None
         if only is not None:
             usage, cost, cost_source = summary.usage, summary.cost_usd, summary.cost_source
-            model, status = only.model, only.status
+            try_model, try_status = only.model, only.status
         else:
             usage = total_usage(exchange)
             cost, cost_source = total_cost(exchange) or (None, None)
-            first = exchange.attempts[0].backend if exchange.attempts else backend
-            fallback_from = first if first != backend else None
-        source = cached = written = reasoning = None
+            first = tries[0].backend if tries else None
+        source, details = None, _NO_DETAILS
         if usage is not None:
-            source, cached, written, reasoning = usage.source, usage.cached, usage.cache_written, usage.reasoning
+            source, details = usage.source, (usage.cached, usage.cache_written, usage.reasoning)
             own += (usage.prompt, usage.completion)
-            kind |= HAS_TOKENS
-            if cached or written or reasoning:
-                own += (cached, written, reasoning)
-                kind |= HAS_DETAILS
-                cached = written = reasoning = None
+            kind += HAS_TOKENS
+            if details != (0, 0, 0):
+                own += details
+                kind += HAS_DETAILS
+                details = _NO_DETAILS
         if cost is not None:
             own.append(cost)
-            kind |= HAS_COST
+            kind += HAS_COST
         if only is not None:
             tried = only.started
             own += (
                 ((tried - started) * 1e6 + 0.5) // 1 / 1000,
                 (((only.ended or tried) - tried) * 1e6 + 0.5) // 1 / 1000,
             )
-            kind |= HAS_TRY
+            kind += HAS_TRY
         error = _NO_ERROR
         if exchange.error is not None or exchange.status >= 400:
             error = self._error(exchange)
-        common = (
+        known = (
             kind,
-            backend or None,
-            self._kinds.get(backend),
-            self._instance,
+            backend,
             folder,
-            _name(exchange.model),
-            error[0],
+            model,
+            error,
             None if only is not None and only.queue_wait is None else _waited(exchange),
             exchange.degraded,
             metadata,
             exchange.principal[0],  # by its name it is looked up anew each time
-            exchange.operation or None,
+            exchange.operation,
             exchange.status or status_of(exchange.error),
             exchange.stream,
-            len(exchange.attempts),
-            fallback_from,
+            len(tries),
+            first,
             summary.finish_reason,
             summary.native_finish_reason,
             cost_source,
-            source or None,
-            cached,
-            written,
-            reasoning,
-            error[1],
-            error[2],
-            summary.model or last.model or None,
+            source,
+            details,
+            summary.model or last.model,
             _losses(last) if last.losses else None,
-            "done",
-            model,
-            status,
+            try_model,
+            try_status,
         )
-        return REQUESTS.shape(common), own
+        try:
+            shape = self._shapes.get(known)
+        except TypeError:  # something that is no plain value, from somebody's own backend
+            return self._shape(known), own
+        if shape is None:
+            if len(self._shapes) >= _KEPT:
+                self._shapes.clear()
+            shape = self._shapes[known] = self._shape(known)
+        return shape, own
 
-    def _try(self, number: int, attempt: Attempt, exchange: Exchange) -> Row:
+    def _shape(self, known: tuple[Any, ...]) -> Shape:
+        """The shape of finished rows that have all this in common: the values of `_KNOWN`."""
+        kind, *values = known
+        shared: dict[str, Any] = dict(zip(_KNOWN, values, strict=True))
+        backend, first = shared["backend"], shared["first_backend"]
+        shared["backend_type"] = self._kinds.get(backend)
+        shared["instance"] = self._instance
+        shared["fallback_from"] = first if first != backend else None
+        shared["error"], shared["error_type"], shared["error_code"] = shared["error"]
+        shared["tokens_cached"], shared["tokens_cache_written"], shared["tokens_reasoning"] = shared["details"]
+        shared["state"] = "done"
+        for name in ("backend", "operation", "usage_source", "answered_model"):
+            shared[name] = shared[name] or None
+        return REQUESTS.shape((kind, *map(shared.get, REQUESTS.shared)))
+
+    def _try(self, number: int, place: int, attempt: Attempt, exchange: Exchange) -> Row:
         summary, error, started = attempt.summary, attempt.error, attempt.started
         usage, ended, began = summary.usage, attempt.ended, attempt.first_content
         return TRIES.from_dict(
+            number,
             {
-                "number": number,
+                "number": place,
                 "backend": attempt.backend,
                 "model": attempt.model,
                 "started": int((exchange.timestamp + started - exchange.started) * 1000),
@@ -218,7 +243,7 @@ class RowMaker:
                 "cost_source": summary.cost_source,
                 "queue_wait_ms": None if attempt.queue_wait is None else _milliseconds(attempt.queue_wait),
                 "upstream_id": summary.upstream_id,
-            }
+            },
         )
 
     def _error(self, exchange: Exchange) -> tuple[str | None, str | None, str | None]:
@@ -241,8 +266,8 @@ class RowMaker:
         # of the key, so that each form of a key costs a row 0.1 us instead of 0.4.
         texts: list[Any] = []
         before: Shape | None = None
-        for _, (shape, own), tries in batch:
-            texts += own[: _TEXTS[shape.kind & 0b111]]
+        for (shape, own), tries in batch:
+            texts += own[1 : shape.last_text]
             if shape is not before:
                 texts += shape.texts
                 before = shape

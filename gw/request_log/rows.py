@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 from gw.request_log.schema import REQUESTS, TRIES
 from gw.request_log.tables import Row, Table, Value, plain
 
+# One exchange: its row of `requests` and its rows of `tries`. The key of each is the number of the exchange among those
+# of its process. A plain tuple: one with names costs several times as much.
+Rows = tuple[Row, Sequence[Row]]
 
-class Rows(NamedTuple):
-    """One exchange: its number among those of its process, its row of `requests` and its rows of `tries`."""
 
-    number: int
-    request: Row
-    tries: Sequence[Row]
+def number_of(rows: Rows) -> Value:
+    """The number of the exchange among those of its process."""
+    (_, own), _ = rows
+    return own[0]
 
 
 def storable(rows: Rows) -> Rows:
@@ -25,28 +27,32 @@ def storable(rows: Rows) -> Rows:
 
 def as_dicts(rows: Rows) -> dict[str, Any]:
     """The same by column, for JSON."""
-    request = {"id": rows.number} | REQUESTS.as_dict(rows.request)
-    return {"request": request, "tries": [TRIES.as_dict(attempt) for attempt in rows.tries]}
+    request, tries = rows
+    return {
+        "request": {"id": number_of(rows)} | REQUESTS.as_dict(request),
+        "tries": [TRIES.as_dict(attempt) for attempt in tries],
+    }
 
 
 def from_dicts(found: Any) -> Rows:
     """What `as_dicts` made. Raises KeyError, TypeError or ValueError where it is something else."""
     request = found["request"]
-    if not isinstance(request["id"], int) or not isinstance(request["instance"], str):
+    number = request["id"]
+    if not isinstance(number, int) or not isinstance(request["instance"], str):
         raise ValueError("the row has no id")
-    return Rows(request["id"], REQUESTS.from_dict(request), [TRIES.from_dict(row) for row in found["tries"]])
+    return REQUESTS.from_dict(number, request), [TRIES.from_dict(number, row) for row in found["tries"]]
 
 
 def size_of(rows: Rows) -> int:
     """How many characters of text a row holds."""
-    shape, own = rows.request
+    (shape, own), _ = rows
     return sum(len(value) for value in chain(shape.texts, own) if isinstance(value, str))
 
 
 def mapped(rows: Rows, change: Callable[[Value], Value]) -> Rows:
     """The same rows with each value changed."""
-    tries = [_mapped(TRIES, attempt, change) for attempt in rows.tries]
-    return Rows(rows.number, _mapped(REQUESTS, rows.request, change), tries)
+    request, tries = rows
+    return _mapped(REQUESTS, request, change), [_mapped(TRIES, attempt, change) for attempt in tries]
 
 
 def _mapped(table: Table, row: Row, change: Callable[[Value], Value]) -> Row:

@@ -108,7 +108,7 @@ _FINISH = (
     + " WHERE requests.state != 'done'"
 )
 
-# Bits of a row's kind: which groups of `REQUESTS.optional` it has. The first three are texts, as `REQUESTS.own` are.
+# Bits of a row's kind: which groups of `REQUESTS.optional` it has.
 HAS_SESSION, HAS_RESPONSE, HAS_UPSTREAM_ID, HAS_TIMESTAMP, HAS_DURATION, HAS_FIRST_BYTE = (1 << n for n in range(6))
 HAS_TOKENS, HAS_DETAILS, HAS_COST, HAS_TRY = (1 << n for n in range(6, 10))
 
@@ -126,6 +126,8 @@ REQUESTS = Table(
         *(("session_id",), ("response",), ("upstream_id",), ("timestamp",), ("duration_ms",)),
         *(("first_byte_ms",), ("tokens_input", "tokens_output"), _DETAILS, ("cost_usd",), ("try_delay_ms", "try_ms")),
     ),
+    texts=frozenset({"prompt", "request_id", "client", "session_id", "response", "upstream_id"}),
+    told=("created_at",),  # where SQLite finds the time by itself, it does so for each row: 1,700 instructions
     conflict=_FINISH,
 )
 TRIES = Table(
@@ -134,6 +136,7 @@ TRIES = Table(
     shared=tuple(name for name in TRY_COLUMNS if name not in ("request_row", "started", "duration_ms")),
     own=("started", "duration_ms"),
     optional=(),
+    texts=frozenset(),
     conflict="ON CONFLICT (request_row, number) DO NOTHING",
 )
 

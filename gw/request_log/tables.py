@@ -22,19 +22,22 @@ class Shape:
     A table has one of each, so that rows are told apart by whose it is.
     """
 
-    __slots__ = ("given", "kind", "shared", "statements", "texts", "width")
+    __slots__ = ("given", "kind", "last_text", "shared", "statements", "texts", "width")
 
-    def __init__(self, kind: int, shared: Sequence[Value], width: int, statements: dict[int, str]) -> None:
+    def __init__(
+        self, kind: int, shared: Sequence[Value], width: int, last_text: int, statements: dict[int, str]
+    ) -> None:
         self.kind = kind
         self.shared = shared  # the values of `Table.shared`
         self.given = [value for value in shared if value is not None]
         self.texts = [value for value in shared if isinstance(value, str)]
         self.width = width  # values that each row has of its own, its key among them
+        self.last_text = last_text  # up to here its own values, but the key, are texts
         self.statements = statements  # by how many rows they insert; for all shapes with these columns
 
 
-# One row: `own` are the values of `Table.own`, followed by those of each group of `Table.optional` whose bit is set in
-# the kind of its shape.
+# One row: its own values are its key, less what `insert` adds to it; those of `Table.own`; and those of each group of
+# `Table.optional` whose bit is set in the kind of its shape.
 Row = tuple[Shape, list[Value]]
 
 
@@ -55,38 +58,48 @@ class Table:
         shared: Sequence[str],
         own: Sequence[str],
         optional: Sequence[Sequence[str]],
+        texts: frozenset[str],
+        told: Sequence[str] = (),
         conflict: str,
     ) -> None:
-        """`key` is the column that `insert` is told beside the row; `conflict` ends each statement."""
+        """`conflict` ends each statement. `texts` are the first of `own` and of what follows it from `optional`.
+
+        `told` are columns that have one value for all rows of an `insert`.
+        """
         self.name = name
         self.key = key
         self.shared = tuple(shared)
         self.own = tuple(own)
         self.optional = tuple(map(tuple, optional))
         self._shapes = _Shapes(self)
+        self._texts = texts
+        self._told = tuple(told)
         self._conflict = conflict
         self._own_names: dict[int, tuple[str, ...]] = {}  # by kind
         self._statements: dict[tuple[int, tuple[str, ...]], dict[int, str]] = {}  # by kind and shared columns
 
-    def insert(self, connection: sqlite3.Connection, shape: Shape, first: int, values: Sequence[Value]) -> None:
-        """Add rows of one shape: `values` are those of one row after the other, each headed by its key less `first`."""
+    def insert(
+        self, connection: sqlite3.Connection, shape: Shape, first: int, values: list[Value], told: Sequence[Value] = ()
+    ) -> None:
+        """Add rows of one shape: `values` are those of one row after the other; `first` is added to their keys."""
+        given = [*shape.given, *told, first]
         width, start = shape.width, 0
         for size in SIZES:
             while len(values) - start >= size * width:
                 end = start + size * width
                 statement = shape.statements.get(size) or self._statement(shape, size)
-                connection.execute(statement, [*shape.given, first, *values[start:end]])
+                connection.execute(statement, given + values[start:end])
                 start = end
 
     def as_dict(self, row: Row) -> dict[str, Value]:
         """The row by column, without its key."""
-        shape, own = row
+        shape, (_, *own) = row
         return dict(zip(self.shared, shape.shared, strict=True)) | dict(zip(self._names(shape.kind), own, strict=True))
 
-    def from_dict(self, values: Mapping[str, Value]) -> Row:
+    def from_dict(self, key: int, values: Mapping[str, Value]) -> Row:
         """The row that `as_dict` told of; columns that are not there are NULL."""
         kind = 0
-        own = [values.get(name) for name in self.own]
+        own = [key, *[values.get(name) for name in self.own]]
         for bit, group in enumerate(self.optional):
             if not set(group) <= set(self.shared) and any(values.get(name) is not None for name in group):
                 kind |= 1 << bit
@@ -106,7 +119,8 @@ class Table:
         if len(self._statements) >= MAX_SHAPES:
             self._statements.clear()
         statements = self._statements.setdefault((kind, columns), {})
-        return Shape(kind, shared, 1 + len(self._names(kind)), statements)
+        names = self._names(kind)
+        return Shape(kind, shared, 1 + len(names), 1 + len(self._texts.intersection(names)), statements)
 
     def _names(self, kind: int) -> tuple[str, ...]:
         """The columns of a row's own values."""
@@ -118,6 +132,7 @@ class Table:
 
     def _statement(self, shape: Shape, size: int) -> str:
         shared = [name for name, value in zip(self.shared, shape.shared, strict=True) if value is not None]
+        shared += self._told
         first = len(shared) + 1
         common = [f"?{number}" for number in range(1, first)]
         rows = [

@@ -19,7 +19,7 @@ from gw.message import Exchange
 from gw.request_log import BadRow, CannotWrite
 from gw.request_log.content import Content
 from gw.request_log.row_maker import RowMaker
-from gw.request_log.rows import Rows, size_of, storable
+from gw.request_log.rows import Rows, number_of, size_of, storable
 from gw.request_log.spill import Spill
 from gw.request_log.under_way import DUE, UnderWay
 
@@ -234,7 +234,7 @@ class RequestLog:
                 written.append(row)
             except BadRow as error:
                 self.lost += 1
-                logger.error("request log %s: row %s is lost: %s", self.path, row.number, error)
+                logger.error("request log %s: row %s is lost: %s", self.path, number_of(row), error)
         return written
 
     def _recover(self) -> None:
