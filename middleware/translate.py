@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from gw.adapter import Adapter, Codec, Provider, WholeBody, WireBody, WireHandler, WireRequest, WireResponse
+from gw.attempt import MALFORMED, AnswerStream, TriedStream, end_attempt, not_understood
 from gw.backend import Backend
 from gw.document import Completion
 from gw.errors import UpstreamError
@@ -21,7 +22,6 @@ from gw.places import Places
 from gw.provider_limits import heed
 from gw.secret import Secret
 from gw.stream import Stream, begun
-from gw.trial import MALFORMED, AnswerStream, TriedStream, end_attempt, not_understood
 
 MAX_ERROR_BODY = 256 * 1024  # what is read of an error answer; providers' own are a few kilobytes
 
