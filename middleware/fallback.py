@@ -86,7 +86,9 @@ class Fallback:
         if self._hedge is not None:
             self._hedge.count()
         walk: Walk | None = None
-        for position, candidate in enumerate(request.candidates):
+        position = -1
+        for candidate in request.candidates:
+            position += 1
             backend = candidate.backend
             if walk is not None and walk.is_too_small(backend):
                 continue
@@ -202,6 +204,7 @@ class Fallback:
         """The answer with what is told of it. A stream's has its walk."""
         exchange = request.exchange
         attempts = exchange.attempts
+        count = len(attempts)
         position = 0 if walk is None else walk.position
         candidate = request.candidates[position]
         backend = candidate.backend
@@ -210,7 +213,7 @@ class Fallback:
             response.content = self._passed_on(walk, candidate, content)
         elif backend.health.failures:
             self._breaker.answered(backend)
-        if attempts:
+        if count:
             # How long the one that answered took.
             attempt, stream = attempts[-1], exchange.stream
             until = attempt.ended if self._holds_back or not stream else attempt.first_content
@@ -221,7 +224,7 @@ class Fallback:
         headers = response.headers
         headers["X-Gateway-Backend"] = backend.name
         headers["X-Gateway-Degraded"] = "true" if exchange.degraded else "false"
-        headers["X-Gateway-Attempts"] = str(len(attempts))
+        headers["X-Gateway-Attempts"] = "1" if count == 1 else str(count)
         return response
 
     def _passed_on(self, walk: Walk, candidate: Candidate, stream: Stream) -> Stream:
