@@ -211,7 +211,7 @@ class Fallback:
         content = response.content
         if walk is not None and isinstance(content, Stream):
             response.content = self._passed_on(walk, candidate, content)
-        elif backend.health.failures:
+        else:
             self._breaker.answered(backend)
         if count:
             # How long the one that answered took.

@@ -95,7 +95,7 @@ class OpenAI:
 
     def open(self, request: Request) -> OpenAICodec:
         """Translate a request for `request.candidate`. Raises InvalidRequest for what the provider cannot do."""
-        candidate, document, exchange = request.candidates[0], request.document, request.exchange
+        candidate, document, exchange = request.candidate, request.document, request.exchange
         if document is None:
             raise LookupError(f"request {request.id} has no body: `translate` stands behind the step that reads it")
         chat = document.peek()
