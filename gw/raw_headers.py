@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from gw.message import Headers
@@ -21,32 +21,49 @@ class RawHeaders(Headers):
     of a provider, and most of the others are never looked at.
     """
 
-    __slots__ = ("_head", "_low")
+    __slots__ = ("_head", "_low", "_pairs")
+    _pairs: Sequence[tuple[bytes, bytes]]
+
+    # Neither class has a __getattr__ for what is made when it is asked for: with one, each look at any attribute and
+    # method costs six times as much.
 
     def __init__(self, head: bytes, low: bytes) -> None:
         self._head = head
         self._low = low
 
+    @property
+    def pairs(self) -> Sequence[tuple[bytes, bytes]]:
+        try:
+            return self._pairs
+        except AttributeError:
+            start = self._head.find(b"\n") + 1
+            self._pairs = [(key.lower(), value.rstrip(b" ")) for key, value in _FIELD.findall(self._head, start)]
+            return self._pairs
+
+    @pairs.setter
+    def pairs(self, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        self._pairs = pairs
+
     def get(self, name: str, default: str = "") -> str:
         needle = _NEEDLES.get(name) or _needle(name)
-        start = self._low.find(needle)
+        start = self._lower().find(needle)
         if start < 0:
             return default
         start += len(needle)
         return self._head[start : self._head.find(b"\r", start)].strip(b" ").decode("latin-1")
 
     def __contains__(self, name: str) -> bool:
-        return self._low.find(_NEEDLES.get(name) or _needle(name)) >= 0
+        return self._lower().find(_NEEDLES.get(name) or _needle(name)) >= 0
 
     def may_name(self, part: bytes) -> bool:
-        return self._low.find(part) >= 0
+        return self._lower().find(part) >= 0
 
-    def __getattr__(self, name: str) -> Any:
-        if name != "pairs":
-            raise AttributeError(name)
-        start = self._head.find(b"\n") + 1
-        self.pairs = [(key.lower(), value.rstrip(b" ")) for key, value in _FIELD.findall(self._head, start)]
-        return self.pairs
+    def _lower(self) -> bytes:
+        try:
+            return self._low
+        except AttributeError:  # a head that has come before is hardly ever asked for anything new
+            self._low = self._head.lower()
+            return self._low
 
 
 class KnownHeaders(RawHeaders):
@@ -60,12 +77,6 @@ class KnownHeaders(RawHeaders):
     def __init__(self, head: bytes, memory: dict[object, Any]) -> None:
         self._head = head
         self._memory = memory
-
-    def __getattr__(self, name: str) -> Any:
-        if name != "_low":
-            return super().__getattr__(name)
-        self._low = self._head.lower()  # most are never asked for anything new
-        return self._low
 
     def get(self, name: str, default: str = "") -> str:
         found = self._memory.get(name, _NEW)

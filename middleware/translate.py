@@ -12,17 +12,18 @@ import time
 from collections.abc import Callable
 
 from gw.adapter import Adapter, Codec, Provider, WholeBody, WireBody, WireHandler, WireRequest, WireResponse
+from gw.attempt import MALFORMED, AnswerStream, TriedStream, end_attempt, not_understood
 from gw.backend import Backend
 from gw.document import Completion
 from gw.errors import UpstreamError
 from gw.losses import judge, told
-from gw.message import Attempt, Candidate, Request, Response
+from gw.message import Attempt, Candidate, Request, Response, Summary
 from gw.places import Places
 from gw.provider_limits import heed
 from gw.secret import Secret
 from gw.stream import Stream, begun
-from gw.trial import MALFORMED, AnswerStream, TriedStream, end_attempt, not_understood
 
+_UNTOLD = Summary()  # of attempts that nobody has seen yet; never written to
 MAX_ERROR_BODY = 256 * 1024  # what is read of an error answer; providers' own are a few kilobytes
 
 
@@ -35,9 +36,14 @@ class Translate:
         self._clock = clock
 
     async def __call__(self, request: Request, call_next: WireHandler) -> Response:
-        candidate = request.candidate
+        candidate = request.candidates[0] if request.candidates else request.candidate  # which says what is missing
         backend, clock = candidate.backend, self._clock
-        attempt = Attempt(backend.name, candidate.model, clock())
+        adapter, provider = backend.adapter, backend.provider
+        prepare = getattr(adapter, "prepare", None)
+        # The codec brings a summary. Only where it does not come at once is there another one until then.
+        is_at_once = prepare is None and provider is None and backend.places is None
+        summary = _UNTOLD if is_at_once else Summary()
+        attempt = Attempt(backend.name, candidate.model, clock(), None, None, None, None, summary)
         request.exchange.attempts.append(attempt)
         if backend.places is not None:
             await _enter(backend.places, attempt, clock)
@@ -45,11 +51,9 @@ class Translate:
         wire: WireRequest | None = None
         has_fresh_key = False
         try:
-            if backend.provider is not None:
-                return await self._asked(backend.provider, request, attempt)
-            adapter = backend.adapter
+            if provider is not None:
+                return await self._asked(provider, request, attempt)
             assert adapter is not None, f"backend {backend.name} has neither adapter nor provider"
-            prepare = getattr(adapter, "prepare", None)
             while True:  # one frame: hardly any request comes back here
                 ready = _with_next_key(request) if candidate.key is None and backend.keys else request
                 if prepare is not None:
@@ -58,7 +62,10 @@ class Translate:
                 try:
                     codec = adapter.open(ready)
                     wire = codec.wire
-                    _note(request, backend, codec, attempt)
+                    attempt.summary, attempt.losses = codec.summary, codec.losses
+                    if codec.losses:
+                        judge(backend, codec.losses)
+                    wire.backend, wire.request_id, wire.timeouts = backend.name, request.id, backend.timeouts
                     reply = await call_next(wire)
                     attempt.status = reply.status
                     heed(backend, reply.headers, key)
@@ -78,6 +85,8 @@ class Translate:
                         end_attempt(attempt, backend, clock, None)
                     return Response(content, 200, told(codec.losses) if codec.losses else None, codec.summary)
         except BaseException as error:
+            if attempt.summary is _UNTOLD:
+                attempt.summary = Summary()
             end_attempt(attempt, backend, clock, error, wire)
             raise
 
@@ -133,15 +142,6 @@ def _forgets(adapter: Adapter, key: Secret | None, error: UpstreamError) -> bool
         return False
     forget(key)
     return True
-
-
-def _note(request: Request, backend: Backend, codec: Codec, attempt: Attempt) -> None:
-    """Tell the attempt what its codec knows, and the wire request whose it is. Raises for what must not be lost."""
-    attempt.summary, attempt.losses = codec.summary, codec.losses
-    if codec.losses:
-        judge(backend, codec.losses)
-    wire = codec.wire
-    wire.backend, wire.request_id, wire.timeouts = backend.name, request.id, backend.timeouts
 
 
 async def _enter(places: Places, attempt: Attempt, clock: Callable[[], float]) -> None:

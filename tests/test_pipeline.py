@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gw.message import Request, Response
+from gw.message import Exchange, Request, Response
 from gw.pipeline import Handler, MiddlewareError, compose, guarded
 from tests.fakes import chat_request
 from tests.lint import Lint
@@ -90,3 +90,8 @@ def test_a_changed_copy_leaves_the_request_alone_and_shares_the_record() -> None
     assert request.operation == "chat"
     assert copy.operation == "other"
     assert copy.exchange is request.exchange
+
+
+def test_a_requests_record_begins_like_any_other() -> None:
+    record = Request("POST", "/v1/chat/completions", client="192.0.2.1", id="r-1").exchange
+    assert record == Exchange("r-1", "POST", "/v1/chat/completions", "192.0.2.1", record.started, record.timestamp)

@@ -313,6 +313,21 @@ def test_a_loss_is_refused_or_sent_elsewhere_where_so_configured() -> None:
     assert transport.sent == []
 
 
+def test_attempts_that_could_not_be_sent_share_nothing() -> None:
+    class Refusing(LineAdapter):
+        def open(self, request: Request) -> Codec:
+            raise InvalidRequest("cannot say that")
+
+    summaries = []
+    for _ in range(2):
+        request, transport, _ = setting([b""], adapter=Refusing())
+        with pytest.raises(InvalidRequest):
+            run(request, transport)
+        summaries.append(request.exchange.attempts[0].summary)
+    assert summaries == [Summary(), Summary()]
+    assert summaries[0] is not summaries[1]
+
+
 def test_a_backends_timeouts_go_with_the_wire() -> None:
     timeouts = Timeouts(first_content=1)
     request, transport, _ = setting([orjson.dumps({"answer": {}})], stream=False, timeouts=timeouts)
