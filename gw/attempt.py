@@ -10,7 +10,7 @@ from gw.backend import Backend
 from gw.document import Chunk, Chunks, parts_of
 from gw.errors import ClientGone, UpstreamProtocolError
 from gw.message import Attempt
-from gw.stream import Observer, Stream, is_finished
+from gw.stream import Observer, Outlet, Stream, is_finished
 
 logger = logging.getLogger("gw.translate")
 
@@ -130,20 +130,23 @@ class AnswerStream(Stream):
             self._end(None)
         return chunks
 
-    def pass_on_to(self, take: Callable[[Sequence[Chunk]], object], is_ready: Callable[[], bool]) -> None:
+    def pass_on_to(self, take: Callable[[Sequence[Chunk]], object], outlet: Outlet) -> None:
         self._take = take
         if (pass_on_to := getattr(self._body, "pass_on_to", None)) is not None:
-            pass_on_to(self._pass_on, is_ready)
+            pass_on_to(self._pass_on, outlet)
 
-    def _pass_on(self, data: bytes) -> bool:
-        """What `read` would do, for bytes that come while it waits for some. Whether more of them are wanted."""
-        chunks = self._feed(data)
+    def _pass_on(self, data: bytes) -> bool | None:
+        """What `read` would do, for bytes that come while it waits for some; whether that was content, or the last."""
+        try:
+            chunks = self._codec.feed(data)
+        except MALFORMED as error:
+            raise not_understood(self._backend, error) from error
         is_plain = type(chunks) is Chunks and chunks.is_plain  # nearly always, and then more is to come
-        if is_plain or chunks:
-            for observer in self._observers:
-                observer.chunks(chunks)
-            self._body.commit()
-            self._take(chunks)
+        if not is_plain and not chunks:
+            return False if self._codec.is_done else None
+        for observer in self._observers:
+            observer.chunks(chunks)
+        self._take(chunks)
         return is_plain or not self._codec.is_done
 
     async def aclose(self) -> None:

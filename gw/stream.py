@@ -32,8 +32,8 @@ class Stream:
         """Give up what is left and free the provider's connection. May be called twice; never raises."""
         raise NotImplementedError(f"{type(self).__name__} has no `async def aclose`")
 
-    def pass_on_to(self, take: Callable[[Sequence[Chunk]], object], is_ready: Callable[[], bool]) -> None:
-        """Let what comes while somebody waits in `read` go to `take` at once, whenever `is_ready()`, and not wake him.
+    def pass_on_to(self, take: Callable[[Sequence[Chunk]], object], outlet: Outlet) -> None:
+        """Let what comes while somebody waits in `read` go to `take` while `outlet` takes more, and not wake him.
 
         Only a stream that can does so. The end, and what breaks it, come from `read` as ever.
         """
@@ -50,6 +50,13 @@ class Stream:
     def observed(self, observer: Observer) -> Stream:
         """The same stream, with `observer` told of each piece and of its one end."""
         return _Observed(self, observer)
+
+
+class Outlet(Protocol):
+    """Where a stream goes out in the end: it takes more while `writable` is None."""
+
+    @property
+    def writable(self) -> object | None: ...
 
 
 class ByteStream(Protocol):

@@ -8,6 +8,8 @@ Exact or not at all: everything outside the text must be equal, and the text mus
 from __future__ import annotations
 
 import re
+from itertools import repeat
+from operator import itemgetter
 
 import orjson
 
@@ -30,6 +32,7 @@ class Template:
     """
 
     __slots__ = (
+        "_behind_needle",
         "_between",
         "_event",
         "_given",
@@ -69,6 +72,7 @@ class Template:
         self._last = self._rest or b'"' + self._tail  # how every event ends
         self._between = self._last + self._head
         self._needle = self._between[:_NEEDLE]
+        self._behind_needle = itemgetter(slice(len(self._between) - len(self._needle), None))
         self._event = [self._head, self._last]
         self._given = slice(self._size, -len(self._last))  # where the text is in an event
         self._quoted = slice(self._size - 1, 1 - len(self._last))  # and with its quotes
@@ -85,8 +89,7 @@ class Template:
             return None if raw is None else [raw]
         begin = start + self._size
         texts = data[begin : begin + _WINDOW].split(self._needle)
-        rest = len(self._between) - len(self._needle)
-        texts[1:] = [text[rest:] for text in texts[1:]]
+        texts[1:] = map(self._behind_needle, texts[1:])
         text, found, _ = texts.pop().partition(self._last)
         if found:
             texts.append(text)
@@ -99,8 +102,7 @@ class Template:
         if self.characters < 0:
             raw = self.fill(data, start)
             return None if raw is None else [raw]
-        out = self._out
-        return [text.join(out) for text in texts]
+        return list(map(bytes.join, texts, repeat(self._out)))
 
     def fill_one(self, data: bytes) -> bytes | None:
         """The repaired chunk for `data`, if that is one event like the learnt one without any escapes; None else.
@@ -111,7 +113,7 @@ class Template:
             raw = self.fill(data, 0)
             return raw if self.end == len(data) else None
         text = data[self._given]
-        if _QUOTE in text or _BACKSLASH in text or text.join(self._event) != data:
+        if _QUOTE in text or _BACKSLASH in text or text.join(self._event) != data:  # a quote: there are several events
             return None
         try:
             self.characters = len(orjson.loads(data[self._quoted]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gw.backend import Backends
-from gw.document import Chunk, Completion, parts_of, raws
+from gw.document import Chunk, Chunks, Completion, parts_of, raws
 from gw.errors import ConfigError
 from gw.known_secrets import KnownSecrets
 from gw.message import Exchange, Request, Response
@@ -165,12 +165,20 @@ class _Answer:
         self._room = MAX_ANSWER
 
     def chunks(self, chunks: Sequence[Chunk]) -> None:
-        raw = raws(parts_of(chunks))
-        self._room -= sum(map(len, raw))
+        is_plain = type(chunks) is Chunks and chunks.is_plain  # nearly always
+        raw: list[bytes] = chunks.parts if is_plain else raws(parts_of(chunks))  # type: ignore[attr-defined]
+        self._room -= len(raw[0]) if len(raw) == 1 else sum(map(len, raw))
+        if self._room < 0:
+            raw = self._cut(raw)
+        self._exchange.response += raw
+
+    def _cut(self, raw: list[bytes]) -> list[bytes]:
+        """As many of them as there is room for."""
+        raw = [*raw]
         while self._room < 0 and raw:
             self._exchange.attributes[TRUNCATED] = True
             self._room += len(raw.pop())
-        self._exchange.response += raw
+        return raw
 
     def end(self, error: BaseException | None) -> None:
         """Nothing: the exchange's end is told to `ended`."""

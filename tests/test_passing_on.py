@@ -13,7 +13,7 @@ from gw.endpoints.event_stream import DONE, KEEP_ALIVE, EventStream
 from gw.endpoints.patience import Quiet
 from gw.errors import UpstreamConnectionError, UpstreamError, UpstreamProtocolError
 from gw.middleware.translate import Translate
-from gw.stream import Stream
+from gw.stream import Outlet, Stream
 from gw.upstream.exchange import Exchange
 from tests.fakes import FakeBody, chat_request, chunks
 from tests.test_server_start import PATIENCE, run, serving
@@ -25,15 +25,21 @@ from tests.test_upstream_provider import CHUNKED
 HELLO, THERE = b"5\r\nhello\r\n", b"5\r\nthere\r\n"
 
 
+class Ready:
+    """An `Outlet` that always takes more."""
+
+    writable = None
+
+
 class Taker:
     """Takes bytes, as long as it is ready, and says so many times that it wants more."""
 
     def __init__(self, exchange: Exchange, *, wants: int = 100, error: Exception | None = None) -> None:
         self.taken: list[bytes] = []
-        self.is_ready = True
+        self.writable: object | None = None  # as of an `Outlet`: something while it takes nothing
         self.wants = wants
         self.error = error
-        exchange.pass_on_to(self.take, lambda: self.is_ready)
+        exchange.pass_on_to(self.take, self)
 
     def take(self, data: bytes) -> bool:
         if self.error is not None:
@@ -82,13 +88,13 @@ def test_whoever_is_not_ready_is_passed_nothing_and_the_provider_is_held_back() 
         taker = Taker(exchange)
         reading = await begun(exchange.read())
         receive(HELLO)
-        taker.is_ready = False
+        taker.writable = object()
         receive(THERE)
-        taker.is_ready = True
+        taker.writable = None
         receive(HELLO)  # behind what waits already
         assert (taker.taken, await reading) == ([b"hello"], b"therehello")
         reading = await begun(exchange.read())
-        taker.is_ready = False
+        taker.writable = object()
         receive(b"11170\r\n" + b"x" * 0x11170 + b"\r\n")
         assert did == ["pause"]
         assert len(await reading) == 0x11170
@@ -121,6 +127,21 @@ def test_what_the_taker_raises_is_raised_to_the_reader_before_anything_that_came
             await reading
         await exchange.aclose()
         assert did == ([] if behind.startswith(b"0") else ["abort"])
+
+    in_memory(check)
+
+
+def test_only_content_that_is_passed_on_is_a_sign_of_life() -> None:
+    async def check(receive: Callable[[bytes], None], exchange: Exchange, _: list[str]) -> None:
+        answers = [None, True]
+        exchange.pass_on_to(lambda data: answers.pop(0), Ready())
+        reading = await begun(exchange.read())
+        before = exchange.deadline
+        receive(HELLO)
+        assert exchange.deadline == before
+        receive(HELLO)
+        assert exchange.deadline > before
+        reading.cancel()
 
     in_memory(check)
 
@@ -162,7 +183,7 @@ def test_the_taker_runs_in_the_context_of_the_reader() -> None:
     async def check(receive: Callable[[bytes], None], exchange: Exchange, _: list[str]) -> None:
         async def read() -> bytes:
             here.set("the reader's")
-            exchange.pass_on_to(take, lambda: True)
+            exchange.pass_on_to(take, Ready())
             return await exchange.read()
 
         reading = await begun(read())
@@ -179,16 +200,12 @@ def test_the_taker_runs_in_the_context_of_the_reader() -> None:
 class Body(FakeBody):
     """A FakeBody that waits behind its pieces, and passes on what `comes`."""
 
-    take: Callable[[bytes], bool] | None = None
-    commits = 0
+    take: Callable[[bytes], bool | None] | None = None
 
-    def pass_on_to(self, take: Callable[[bytes], bool], is_ready: Callable[[], bool]) -> None:
+    def pass_on_to(self, take: Callable[[bytes], bool | None], outlet: Outlet) -> None:
         self.take = take
 
-    def commit(self) -> None:
-        self.commits += 1
-
-    def comes(self, data: bytes) -> bool:
+    def comes(self, data: bytes) -> bool | None:
         assert self.take is not None
         return self.take(data)
 
@@ -227,14 +244,13 @@ def test_chunks_are_observed_and_passed_on_and_an_empty_piece_is_no_sign_of_life
     async def main() -> None:
         stream, body, witness = await answering()
         taken: list[bytes] = []
-        stream.pass_on_to(lambda chunks: taken.extend(chunk.raw for chunk in chunks), lambda: True)
-        before, commits = len(witness.seen), body.commits
-        assert body.comes(lines(chunks("x")[1]))
-        assert (len(taken), body.commits) == (1, commits + 1)
+        stream.pass_on_to(lambda chunks: taken.extend(chunk.raw for chunk in chunks), Ready())
+        before = len(witness.seen)
+        assert body.comes(lines(chunks("x")[1])) is True
         assert witness.seen[before:] == taken
-        assert body.comes(b"\n" * 0)
-        assert (len(taken), body.commits) == (1, commits + 1)
-        assert not body.comes(lines(chunks("x")[1], b"END"))
+        assert body.comes(b"\n" * 0) is None
+        assert len(taken) == 1
+        assert body.comes(lines(chunks("x")[1], b"END")) is False
         assert len(taken) == 2
 
     asyncio.run(main())
@@ -244,7 +260,7 @@ def test_chunks_are_observed_and_passed_on_and_an_empty_piece_is_no_sign_of_life
 def test_a_failure_in_what_is_passed_on_is_the_answers(piece: bytes, failure: type[Exception]) -> None:
     async def main() -> None:
         stream, body, _ = await answering()
-        stream.pass_on_to(lambda chunks: None, lambda: True)
+        stream.pass_on_to(lambda chunks: None, Ready())
         with pytest.raises(failure):
             body.comes(piece)
 
@@ -262,7 +278,7 @@ class Chunky(Stream):
     def __init__(self) -> None:
         self.ending = asyncio.Event()
 
-    def pass_on_to(self, take: Callable[[Sequence[Chunk]], object], is_ready: Callable[[], bool]) -> None:
+    def pass_on_to(self, take: Callable[[Sequence[Chunk]], object], outlet: Outlet) -> None:
         self.take = take
 
     async def read(self) -> Sequence[Chunk]:
@@ -283,7 +299,7 @@ def test_a_finish_that_is_passed_on_waits_for_the_end_with_its_extras() -> None:
             ended=lambda error: None,
             quiet=Quiet(0.05),
         )
-        events.pass_on_to(written.append, lambda: True)
+        events.pass_on_to(written.append, Ready())
         reading = await begun(events.read())
         text, finish = Chunk(value={"text": 1}), Chunk(b'{"choices":[{"finish_reason":"stop"}]}')
         stream.take([text])
@@ -300,14 +316,14 @@ class Passing(Pieces):
     """Pieces of which those behind the first are passed on, and then their end."""
 
     write: Callable[[bytes], object]
-    is_ready: Callable[[], bool]
+    outlet: Outlet
 
     def __init__(self, error: Exception | None = None) -> None:
         super().__init__([b"first"], error)
         self.ending = asyncio.Event()
 
-    def pass_on_to(self, write: Callable[[bytes], object], is_ready: Callable[[], bool]) -> None:
-        self.write, self.is_ready = write, is_ready
+    def pass_on_to(self, write: Callable[[bytes], object], outlet: Outlet) -> None:
+        self.write, self.outlet = write, outlet
 
     async def read(self) -> bytes:
         if not self.pieces:
@@ -323,7 +339,7 @@ def test_what_is_passed_on_goes_out_in_chunks_of_its_own_and_in_order(error: Exc
             client = await running.client(GET)
             await running.until(lambda: stream.reads == 1 and hasattr(stream, "write"))
             stream.write(b"second")
-            assert stream.is_ready()
+            assert stream.outlet.writable is None
             data = await asyncio.wait_for(client.reader.readuntil(b"second\r\n"), PATIENCE)
             assert data.endswith(b"\r\n\r\n5\r\nfirst\r\n6\r\nsecond\r\n")
             stream.write(b"third")
@@ -346,7 +362,7 @@ def test_a_client_that_does_not_read_is_not_ready() -> None:
             await running.until(lambda: stream.reads == 1 and hasattr(stream, "write"))
             client.writer.transport.pause_reading()  # type: ignore[attr-defined]
             written = 0
-            while stream.is_ready():
+            while stream.outlet.writable is None:
                 stream.write(b"x" * 65536)
                 written += 65536
                 assert written < 64_000_000

@@ -149,3 +149,16 @@ def test_what_a_compressed_body_grows_to_is_counted_over_all_pieces() -> None:
     inflate.feed(packed[:half])
     with pytest.raises(Malformed, match="limit"):
         inflate.feed(packed[half:])
+
+
+def test_line_ends_within_chunks_are_content_and_chunks_behind_them_are_found() -> None:
+    events = [b"data: %b\r\n\r\n" % (b"x" * size) for size in (20, 300, 20, 21)]
+    plain = [b"data: %b\n\n" % (b"x" * size) for size in (24, 300, 24, 21)]
+    for pieces in (events, plain, plain + events, events + plain):
+        framed = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+        for _ in range(2):  # sizes are remembered
+            for end in (b"", b"0\r\n\r\n", b"0\r\nA: b\r\n\r\n", b"18\r\n0\r\n\r\n"):
+                body = Chunked()
+                left = b"0\r\n\r\n" if end.startswith(b"18") else b""
+                assert body.feed(framed + end) == b"".join(pieces) + left
+                assert body.is_whole is end.startswith(b"0")

@@ -32,6 +32,7 @@ class AnthropicCodec:
         "_id",
         "_lessons",
         "_model",
+        "_next",
         "_plan",
         "_reader",
         "_secrets",
@@ -59,6 +60,7 @@ class AnthropicCodec:
         self._failure: UpstreamError | None = None
         self._lessons = _LESSONS  # templates that may still be made
         self._template: Template | None = None  # of the events with text that need no decoding
+        self._next: Template | None = None  # the same, where an event begins with the next piece
 
     @property
     def is_done(self) -> bool:
@@ -97,29 +99,35 @@ class AnthropicCodec:
 
         A failure that stands behind chunks in the same piece is raised by the next call, so that none of them is lost.
         """
+        template = self._next
+        if template is not None:
+            raw = template.fill_one(data)  # nearly always one event comes at a time
+            if raw is not None:
+                self._reader.count_text(template.characters)
+                return Chunks([raw], True)
+            self._next = None
         if self._failure is not None:
             raise self._failure
-        if self._template is not None and not self._decoder.is_inside:
-            raw = self._template.fill_one(data)  # nearly always one event comes at a time
-            if raw is not None:
-                self._reader.count_text(self._template.characters)
-                return Chunks([raw], True)
         parts: list[bytes | Chunk] = []
+        is_plain = False
         try:
-            self._take(data, parts)
+            is_plain = self._take(data, parts)
         except EventTooLarge as error:
             self._failure = self._garbage(str(error))
         except UpstreamError as error:
             self._failure = error
+        else:
+            self._next = None if self._decoder.is_inside else self._template
         parts += self._reader.taken()
         if self._failure is not None and not parts:
             raise self._failure
-        return Chunks(parts)
+        return Chunks(parts, is_plain and bool(parts))
 
-    def _take(self, data: bytes, parts: list[bytes | Chunk]) -> None:
-        """Event by event: those with text that are like the one before are not decoded."""
+    def _take(self, data: bytes, parts: list[bytes | Chunk]) -> bool:
+        """Event by event: those with text that are like the one before are not decoded. Whether all were such."""
         decoder, reader = self._decoder, self._reader
         position, size = 0, len(data)
+        is_plain = True
         while position < size:
             is_between = not decoder.is_inside
             if is_between and self._template is not None:
@@ -129,6 +137,7 @@ class AnthropicCodec:
                     reader.count_text(self._template.characters)
                     position = self._template.end
                     continue
+            is_plain = False
             end = data.find(b"\n\n", position) + 2
             if end == 1:
                 end = size
@@ -141,6 +150,7 @@ class AnthropicCodec:
                     self._learn(piece, text, chunks)
                 parts += chunks
             position = end
+        return is_plain
 
     def _learn(self, event: bytes, text: str, chunks: list[Chunk]) -> None:
         """Remember the bytes around an event's text, and those around it in the one chunk that it became."""

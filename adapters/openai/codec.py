@@ -19,6 +19,7 @@ from gw.provider_errors import details_of, from_answer, quote
 from gw.schema_check import answer_problem
 from gw.secret import Secret
 from gw.sse import EventTooLarge, SSEDecoder
+from gw.text_events import Template
 
 
 class OpenAICodec:
@@ -37,6 +38,7 @@ class OpenAICodec:
         "_secrets",
         "_speaks_functions",
         "_stream",
+        "_template",
         "_texts",
         "losses",
         "summary",
@@ -67,6 +69,7 @@ class OpenAICodec:
             self._texts = {}
         self._decoder: SSEDecoder
         self._stream: ChunkStream | None = None  # a whole answer needs neither
+        self._template: Template | None = None  # of the next event, where that begins with the next piece
 
     @property
     def _source(self) -> Source:
@@ -148,17 +151,17 @@ class OpenAICodec:
 
         Content that stands before an error in the same piece is given out first; the error is raised by the next call.
         """
-        if self._failed is not None:
-            raise self._failed
         stream = self._stream or self._begin()
-        if stream.templates and self._schema is None and not self._decoder.is_inside:
-            # Nearly always one event comes at a time, and is like the one before.
-            template = stream.templates[0]
-            raw = template.fill_one(data)
+        template = self._template
+        if template is not None:
+            raw = template.fill_one(data)  # nearly always one event comes at a time, and is like the one before
             if raw is not None:
                 self.summary.output_characters += template.characters
                 stream.filled += 1
                 return Chunks([raw], True)
+            self._template = None
+        if self._failed is not None:
+            raise self._failed
         parts: list[bytes | Chunk] = []
         filled = stream.filled
         chunks: Sequence[Chunk]
@@ -173,6 +176,8 @@ class OpenAICodec:
             self._failed = error
         else:
             chunks = Chunks(parts, is_plain=0 < stream.filled - filled == len(parts))
+            if stream.templates and self._schema is None and not self._decoder.is_inside:
+                self._template = stream.templates[0]
         return chunks if self._schema is None else self._held_to_schema(chunks)
 
     def _held_to_schema(self, chunks: Sequence[Chunk]) -> Sequence[Chunk]:

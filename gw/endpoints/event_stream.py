@@ -20,7 +20,7 @@ from gw.errors import ClientGone, GatewayError
 from gw.estimate import account, total_usage
 from gw.known_secrets import KnownSecrets
 from gw.message import Exchange
-from gw.stream import Stream
+from gw.stream import Outlet, Stream
 
 logger = logging.getLogger("gw.endpoints")
 
@@ -104,22 +104,21 @@ class EventStream:
                 return data
         return b""
 
-    def pass_on_to(self, write: Callable[[bytes], object], is_ready: Callable[[], bool]) -> None:
+    def pass_on_to(self, write: Callable[[bytes], object], outlet: Outlet) -> None:
         """See `gw.stream.Stream`."""
         self._write = write
-        self._stream.pass_on_to(self._take, is_ready)
+        self._stream.pass_on_to(self._take, outlet)
 
     def _take(self, chunks: Sequence[Chunk]) -> None:
         reading = self._reading
         if reading is not None:
             reading.since = reading.quiet.now
-        data = self._pass_on(chunks)
-        if data:
+        if type(chunks) is Chunks and chunks.is_plain and not self._finishing:  # nearly always
+            self._write(b"data: %b\n\n" % _BETWEEN.join(chunks.parts))  # type: ignore[arg-type]
+        elif data := self._pass_on(chunks):
             self._write(data)
 
     def _pass_on(self, chunks: Sequence[Chunk]) -> bytes:
-        if type(chunks) is Chunks and chunks.is_plain and not self._finishing:
-            return _BEGIN + _BETWEEN.join(chunks.parts) + _END  # type: ignore[arg-type]
         parts = parts_of(chunks)
         if not self._finishing:
             self._finishing = any(map(_is_finishing, parts))

@@ -285,7 +285,7 @@ class Connection(Wire):
         if is_bodiless:
             return keep
         if (pass_on_to := getattr(stream, "pass_on_to", None)) is not None:
-            pass_on_to(self.send if self.is_old else self._send_chunk_at_once, self._is_writable)
+            pass_on_to(self.send if self.is_old else self._send_chunk_at_once, self)
         while data:
             write(data)
             if self.writable is not None:
@@ -302,9 +302,6 @@ class Connection(Wire):
         # Events that come one by one seldom share a turn of the loop: to wait for its end would cost a third more.
         if not self.is_lost:
             self._transport.write_at_once(b"%x\r\n%b\r\n" % (len(data), data))
-
-    def _is_writable(self) -> bool:
-        return self.writable is None
 
     def _can_keep(self) -> bool:
         """Whether another request may come behind the answer that is about to go out."""

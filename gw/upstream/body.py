@@ -17,6 +17,8 @@ _PLAIN_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 # Plain lines of four and five bytes that were seen, so 11,000 at most, and how long a chunk is with them: a look costs
 # a tenth.
 _LENGTHS: dict[bytes, int] = {}
+_SIZES: dict[bytes, int] = {}  # what the same lines say, without their ends
+_LAST = b"0\r\n\r\n"  # ends a body without trailers
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t\x20-\x7e\x80-\xff]*+\r\n")
 
 
@@ -88,9 +90,10 @@ class Chunked:
     Extensions and trailers are dropped.
     """
 
-    __slots__ = ("_held", "_is_between", "_missing", "_trailers", "has_surplus", "is_whole")
+    __slots__ = ("_has_lines", "_held", "_is_between", "_missing", "_trailers", "has_surplus", "is_whole")
 
     def __init__(self) -> None:
+        self._has_lines = False  # there are line ends within its chunks
         self._held = b""  # the start of a line that is not whole
         self._is_between = True  # the next byte begins a chunk
         self._missing = 0  # of the current chunk, the CRLF behind it included
@@ -109,7 +112,7 @@ class Chunked:
         if self._held:
             data, self._held = self._held + data, b""
         pieces: list[bytes] = []
-        at = _plain_chunks(data, pieces, 0) if self._is_between else 0
+        at = self._whole_chunks(data, pieces) if self._is_between else 0
         while at < len(data) and self._trailers < 0:
             missing = self._missing
             if missing:
@@ -137,6 +140,7 @@ class Chunked:
             size = int(match[1], 16)
             if 4 <= at - start <= 5 and match.end(1) == at - 2 and size:
                 _LENGTHS[data[start:at]] = at - start + size + 2
+                _SIZES[match[1]] = size
             end = at + size + 2
             if size and data[end - 2 : end] == b"\r\n":  # nearly always it is here as a whole
                 pieces.append(data[at : end - 2])
@@ -149,6 +153,22 @@ class Chunked:
         if self._trailers >= 0:
             self._read_trailers(data, at)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _whole_chunks(self, data: bytes, pieces: list[bytes]) -> int:
+        """Add whole chunks that `data` begins with; where they end."""
+        if not self._has_lines:
+            # Nearly always there is a line end behind each size and each chunk, and nowhere else: half the price of
+            # looking at them one by one. What is behind the last line end is not whole, or the end of the body.
+            parts = data.removesuffix(_LAST).split(b"\r\n")
+            rest = parts.pop()
+            sizes, found = parts[::2], parts[1::2]
+            if len(sizes) > len(found):
+                rest = sizes.pop() + b"\r\n" + rest
+            if list(map(_SIZES.get, sizes)) == list(map(len, found)):
+                pieces += found
+                return len(data) - len(rest) - (len(_LAST) if data.endswith(_LAST) else 0)
+            self._has_lines = _SIZES.get(sizes[0], len(found[0])) != len(found[0])
+        return _plain_chunks(data, pieces, 0)
 
     def _await_end_of_chunk(self, data: bytes, at: int) -> None:
         missing = self._missing - (len(data) - at)

@@ -14,6 +14,7 @@ from functools import partial
 from gw.adapter import WholeBody, WireRequest, WireResponse
 from gw.errors import UpstreamConnectionError, UpstreamError, UpstreamProtocolError
 from gw.message import Headers
+from gw.stream import Outlet
 from gw.upstream.body import Framing, Inflate, framing
 from gw.upstream.connection import Connection
 from gw.upstream.failures import silence
@@ -32,12 +33,13 @@ class Exchange:
         "_connection",
         "_error",
         "_head",
+        "_idle",
         "_inflate",
         "_is_committed",
         "_is_paused",
-        "_is_ready",
         "_left",
         "_once_heard",
+        "_outlet",
         "_pieces",
         "_reader",
         "_take",
@@ -71,7 +73,7 @@ class Exchange:
         self._once_heard: float | None = None  # the deadline from the first byte on, where that is another one
         self._pieces: list[bytes] = []
         self._reader: HeadReader | None = None  # where the head is not canonical or comes in pieces
-        self._take: Callable[[bytes], bool] | None = None  # what comes goes there while the reader waits
+        self._take: Callable[[bytes], bool | None] | None = None  # what comes goes there while the reader waits
         self._unread = 0  # bytes in _pieces
         self._waiter: asyncio.Future[bool] | None = None
         self._wire = wire
@@ -128,14 +130,16 @@ class Exchange:
             self._resume()
         return data
 
-    def pass_on_to(self, take: Callable[[bytes], bool], is_ready: Callable[[], bool]) -> None:
-        """Let what comes while somebody waits in `read` go to `take` at once, whenever `is_ready()`, and not wake him.
+    def pass_on_to(self, take: Callable[[bytes], bool | None], outlet: Outlet) -> None:
+        """Let what comes while somebody waits in `read` go to `take` while `outlet` takes more, and not wake him.
 
-        `take` says whether it wants more: where not, `read` returns b"" as at the end. What it raises, `read` raises.
+        `take` returns True where it was content (see `commit`), None where it was not, and False where it wants no
+        more: then `read` returns b"" as at the end. What it raises, `read` raises.
         """
-        run: Callable[..., bool] = copy_context().run  # its reader's context, as if he had been woken
+        run: Callable[..., bool | None] = copy_context().run  # its reader's context, as if he had been woken
         self._take = partial(run, take)
-        self._is_ready = is_ready
+        self._outlet = outlet
+        self._idle = self._wire.timeouts.idle
 
     def commit(self) -> None:
         """Content of a stream has been seen: the next has to come within `idle`."""
@@ -201,11 +205,14 @@ class Exchange:
                 data = self._inflate.feed(data)
             if data:
                 take, waiter = self._take, self._waiter
-                if take is None or waiter is None or waiter.done() or not self._is_ready():
+                if take is None or waiter is None or self._outlet.writable is not None or waiter.done():
                     self._keep(data)
                 else:
                     try:
-                        if not take(data):
+                        more = take(data)
+                        if more:
+                            self.deadline = self._clock() + self._idle
+                        elif more is False:
                             waiter.set_result(True)
                     except Exception as error:
                         waiter.set_exception(error)
