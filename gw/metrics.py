@@ -235,9 +235,7 @@ class Metrics:
         )
         return rows
 
-    def _attempt_rows(
-        self, backend: str, model: str, outcome: str, cost_source: str | None
-    ) -> _OfAttempt:
+    def _attempt_rows(self, backend: str, model: str, outcome: str, cost_source: str | None) -> _OfAttempt:
         row = self._series.row
         inputs, outputs, *rest = (row("gw_tokens_total", (backend, model, kind)) for kind in KINDS)
         rows = self._of_attempt[backend, model, outcome, cost_source] = (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from gw.backend import Backend
+from gw.backend import COOLING_UNTIL, Backend
 from gw.errors import Unavailable
 from gw.message import Candidate
 from gw.turns import Turns, sticking
@@ -99,7 +99,7 @@ class Plan:
         else:
             first = turns.now() if is_question else turns.take()
         backend = self._backends[first]
-        if backend.health.cooling_until and backend.is_cooling:  # most have never had to cool down
+        if backend.health.known[COOLING_UNTIL] and backend.is_cooling:  # most have never had to cool down
             return self._pick_awake(first, sticky)
         return self._decisions[first] or self._decide(first)
 

@@ -74,7 +74,7 @@ class Router:
             named, model = self._explicit(request, chat, model)
             if named is not None:
                 return self._only(named, chat, model, request, is_question)
-        if "session_id" in chat and chat["session_id"]:
+        if chat.get("session_id"):
             raise NotFound(
                 f"session {chat['session_id']} does not exist: leave session_id out to begin one",
                 code="session_not_found",
