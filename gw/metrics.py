@@ -223,8 +223,8 @@ class Metrics:
             if usage.cached or usage.cache_written or usage.reasoning:
                 for row, tokens in zip(rest, (usage.cached, usage.cache_written, usage.reasoning), strict=True):
                     row[0] += max(0, tokens)
-        if cost:
-            spent[0] += max(0.0, cost)
+        if cost and cost > 0:
+            spent[0] += cost
 
     def _request_rows(self, operation: str, backend: str, status: int) -> tuple[Row, Row, Row]:
         of_kind = operation or NONE, backend

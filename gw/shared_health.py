@@ -6,7 +6,7 @@ the probe, is a gauge: it vanishes with the worker that held it.
 
 from __future__ import annotations
 
-from gw.backend import COOLING_UNTIL, FAILURES, IN_FLIGHT, PROBING, Health
+from gw.backend import FAILURES, IN_FLIGHT, PROBING, Health
 from gw.shared import Shared
 
 
