@@ -67,8 +67,11 @@ class App:
         self._layers = [(name, layer if _is_ours(layer) else _guarded(name, layer)) for name, layer in layers]
         self._pages = pages
         self._chat = ChatCompletions(keep_alive=keep_alive, secrets=self._secrets)
-        self._records = list(recorders)  # told of every exchange when it has ended
-        self._records += [layer.ended for _, layer in layers if hasattr(layer, "ended")]
+        # Who is told of an exchange that has ended, with the attribute without which it is none of their business.
+        self._records = [
+            *((None, recorder) for recorder in recorders),
+            *((getattr(layer, "ended_with", None), layer.ended) for _, layer in layers if hasattr(layer, "ended")),
+        ]
         self._settle = [layer.settle for _, layer in layers if getattr(layer, "settle", None) is not None]
         self._terminal = self._seam(transport)
         self._handlers = {operation: self._compose(operation) for operation in OPERATIONS}
@@ -196,11 +199,13 @@ class App:
             await settle(exchange)
 
     def _record(self, exchange: Exchange) -> None:
-        for record in self._records:
-            try:
-                record(exchange)
-            except Exception:
-                logger.exception("request %s could not be recorded", exchange.id)
+        attributes = exchange.attributes
+        for mark, record in self._records:
+            if mark is None or mark in attributes:
+                try:
+                    record(exchange)
+                except Exception:
+                    logger.exception("request %s could not be recorded", exchange.id)
 
     async def _explain(self, request: Request) -> Response:
         route = dict(self._layers)["route"]

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from gw.adapter import Codec, WireBody, WireRequest
-from gw.backend import Backend
+from gw.backend import IN_FLIGHT, Backend
 from gw.document import Chunk, Chunks, parts_of
 from gw.errors import ClientGone, UpstreamProtocolError
 from gw.message import Attempt
@@ -37,7 +37,7 @@ def end_attempt(
     """
     if attempt.ended is not None:
         return
-    backend.health.in_flight -= 1
+    backend.health.held[IN_FLIGHT] -= 1
     if backend.places is not None:
         backend.places.leave()
     attempt.ended = clock()

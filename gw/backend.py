@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gw.adapter import Adapter, Provider
     from gw.errors import GatewayError
     from gw.places import Places
+    from gw.shared import Figures
 
 DEAD_KEY = 600.0  # seconds until a key that was refused is tried again: an account may have been paid for
 LIMITED_KEY = 30.0  # ... that was limited without a Retry-After
@@ -58,19 +59,59 @@ class Price:
         return (price + usage.completion * self.output) / 1_000_000
 
 
+FAILURES, COOLING_UNTIL = range(2)  # places in `Health.known`
+IN_FLIGHT, PROBING = range(2)  # ... in `Health.held`
+
+
 class Health:
     """What traffic has taught about a backend: failures in a row, and until when it is left alone.
 
     One worker keeps it here; with several, `gw.shared_health.SharedHealth` keeps the same figures in shared memory.
+    What every request asks or changes lies open in two rows, as properties cost as much as all else of it: `known` is
+    true of the backend for everybody, `held` is what this worker's own requests hold of it (`held[IN_FLIGHT] += 1`).
     """
 
-    __slots__ = ("cooling_until", "failures", "in_flight", "probing")
+    __slots__ = ("held", "known")
 
     def __init__(self) -> None:
-        self.failures = 0  # in a row
-        self.cooling_until = 0.0  # monotonic seconds
-        self.in_flight = 0
-        self.probing = False  # half-open: one request is finding out
+        self.known: Figures = [0.0, 0.0]
+        self.held: Figures = [0.0, 0.0]
+
+    @property
+    def failures(self) -> int:
+        """In a row."""
+        return int(self.known[FAILURES])
+
+    @failures.setter
+    def failures(self, value: int) -> None:
+        self.known[FAILURES] = value
+
+    @property
+    def cooling_until(self) -> float:
+        """Monotonic seconds."""
+        return self.known[COOLING_UNTIL]
+
+    @cooling_until.setter
+    def cooling_until(self, value: float) -> None:
+        self.known[COOLING_UNTIL] = value
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are under way."""
+        return int(self.held[IN_FLIGHT])
+
+    @in_flight.setter
+    def in_flight(self, value: int) -> None:
+        self.held[IN_FLIGHT] = value
+
+    @property
+    def probing(self) -> bool:
+        """Half-open: one request is finding out."""
+        return bool(self.held[PROBING])
+
+    @probing.setter
+    def probing(self, value: bool) -> None:
+        self.held[PROBING] = value
 
     def cool_until(self, moment: float) -> None:
         """Leave it alone until `moment` (monotonic seconds), or for longer where that was said before."""
@@ -79,7 +120,8 @@ class Health:
     def claim_probe(self) -> bool:
         """Be the one request that finds out; False where another one is. Set `probing` to False when it is known."""
         claimed = not self.probing
-        self.probing = True
+        if claimed:
+            self.probing = True
         return claimed
 
 
@@ -125,7 +167,7 @@ class Backend:
     @property
     def is_cooling(self) -> bool:
         """Left alone for now, after failures or by a provider's Retry-After."""
-        return self.health.cooling_until > self.clock()
+        return self.health.known[COOLING_UNTIL] > self.clock()
 
     @property
     def cooling_for(self) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gw.backend import Backend
+from gw.backend import COOLING_UNTIL, FAILURES, Backend
 from gw.errors import ClientGone, GatewayError, can_fall_back
 
 MAX_RETRY_AFTER = 3600.0  # seconds: a provider that says "come back tomorrow" is asked again after an hour
@@ -41,8 +41,9 @@ class Breaker:
         "busy" is half-open while another request is finding out.
         """
         health = backend.health
-        if health.failures < self.failures:
-            return "open" if health.cooling_until and backend.is_cooling else "closed"
+        known = health.known
+        if known[FAILURES] < self.failures:
+            return "open" if known[COOLING_UNTIL] and backend.is_cooling else "closed"
         if backend.is_cooling:
             return "open"
         return "probe" if health.claim_probe() else "busy"
@@ -62,7 +63,7 @@ class Breaker:
     def answered(self, backend: Backend) -> None:
         """It gave an answer."""
         health = backend.health
-        if health.failures:
+        if health.known[FAILURES]:
             health.failures = 0
 
     def failed(self, backend: Backend, error: GatewayError, *, is_last: bool) -> None:

@@ -21,6 +21,8 @@ def account(exchange: Exchange, backends: Backends | None = None) -> None:
     """
     for attempt in exchange.attempts:
         summary = attempt.summary
+        if attempt.error is None and summary.usage is not None and summary.cost_usd is not None:
+            continue  # nearly all: nothing is missing
         if attempt.error is not None and summary.finish_reason is None:
             _forget_half_told(attempt)
         if (summary.usage is None or summary.usage.source == "partial") and _is_spent(attempt):

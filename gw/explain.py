@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -53,7 +54,7 @@ def _decision(request: Request, router: Router) -> Decision:
     candidates = Sessions.prefer(
         request, decision.candidates, lambda named: router.decide(named, is_question=True).candidates
     )
-    return decision._replace(candidates=candidates)
+    return replace(decision, candidates=candidates)
 
 
 def _untooled(request: Request) -> Request:

@@ -184,13 +184,15 @@ class Generation:
             ],
             uptime=standing.metrics.uptime,
         )
-        # What a broken answer used is estimated before it is counted.
         recorders: list[Callable[[Exchange], None]] = [
-            partial(account, backends=self.backends),
+            self._account,  # what a broken answer used is estimated before it is counted
             standing.metrics.record,
             *([self._access.write] if self._is_heard else []),
         ]
         return App(layers, pages, self.transports.handler, recorders, standing.secrets, keep_alive=keep_alive)
+
+    def _account(self, exchange: Exchange) -> None:
+        account(exchange, self.backends)
 
     def take_over(self) -> None:
         """From now on requests come here: tell it to what is common to all generations. Does not wait."""

@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from gw.exposition import State, snapshot, text
 from gw.loop_lag import LoopLag
@@ -64,6 +64,10 @@ FAMILIES = (
 )
 
 
+_OfAttempt: TypeAlias = tuple[Row, Row, Row, Row, Sequence[Row], Row]
+"""Where an attempt adds to: attempts, their durations, tokens in, out, of the other KINDS, cost."""
+
+
 class _Watched(NamedTuple):
     family: Family
     read: Callable[[], float]
@@ -99,7 +103,7 @@ class Metrics:
         self._lag: LoopLag | None = None
         # The rows that every request or attempt of a kind adds to, found with one look-up.
         self._of_request: dict[tuple[str, str, int], tuple[Row, Row, Row]] = {}
-        self._of_attempt: dict[tuple[str, str, str, str | None], tuple[Row, Row, Sequence[Row], Row]] = {}
+        self._of_attempt: dict[tuple[str, str, str, str | None], _OfAttempt] = {}
         for family in FAMILIES:
             self.declare(family)
         self.watch("gw_uptime_seconds", "Since the start", self.uptime, kind="gauge", over_workers="max")
@@ -178,9 +182,13 @@ class Metrics:
         total, durations, first_contents = self._of_request.get(key) or self._request_rows(*key)
         total[0] += 1.0
         started, ended, began = exchange.started, exchange.ended, exchange.first_content
-        _observe(durations, (self._clock() if ended is None else ended) - started)
+        seconds = (self._clock() if ended is None else ended) - started
+        durations[bisect_left(SECONDS, seconds)] += 1.0
+        durations[_SUM] += seconds
         if began is not None:
-            _observe(first_contents, began - started)
+            seconds = began - started
+            first_contents[bisect_left(SECONDS, seconds)] += 1.0
+            first_contents[_SUM] += seconds
             if exchange.stream and exchange.error is not None:
                 self.inc("gw_streams_cut_total", (backend, outcome_of(exchange.error)))
         if exchange.degraded:
@@ -193,29 +201,29 @@ class Metrics:
         if model not in self.models:
             model = OTHER
         key = backend, model, "ok" if error is None else outcome_of(error), summary.cost_source
-        total, durations, tokens, spent = self._of_attempt.get(key) or self._attempt_rows(*key)
+        total, durations, inputs, outputs, rest, spent = self._of_attempt.get(key) or self._attempt_rows(*key)
         total[0] += 1.0
         if attempt.ended is not None:
-            _observe(durations, attempt.ended - attempt.started)
+            seconds = attempt.ended - attempt.started
+            durations[bisect_left(SECONDS, seconds)] += 1.0
+            durations[_SUM] += seconds
         if attempt.queue_wait is not None:
             self.observe("gw_queue_wait_seconds", attempt.queue_wait, (backend,))
-        for loss in attempt.losses:
-            self.inc("gw_losses_total", (backend, loss.kind))
+        if attempt.losses:
+            for loss in attempt.losses:
+                self.inc("gw_losses_total", (backend, loss.kind))
         usage, cost = summary.usage, summary.cost_usd
         if usage is not None:
             if usage.source != "reported":
                 self.inc("gw_estimated_usage_total", (backend,))
             if usage.prompt > 0:
-                tokens[0][0] += usage.prompt
+                inputs[0] += usage.prompt
             if usage.completion > 0:
-                tokens[1][0] += usage.completion
-            if usage.cached > 0:
-                tokens[2][0] += usage.cached
-            if usage.cache_written > 0:
-                tokens[3][0] += usage.cache_written
-            if usage.reasoning > 0:
-                tokens[4][0] += usage.reasoning
-        if cost is not None and cost > 0:
+                outputs[0] += usage.completion
+            if usage.cached or usage.cache_written or usage.reasoning:
+                for row, tokens in zip(rest, (usage.cached, usage.cache_written, usage.reasoning), strict=True):
+                    row[0] += max(0, tokens)
+        if cost and cost > 0:
             spent[0] += cost
 
     def _request_rows(self, operation: str, backend: str, status: int) -> tuple[Row, Row, Row]:
@@ -227,14 +235,15 @@ class Metrics:
         )
         return rows
 
-    def _attempt_rows(
-        self, backend: str, model: str, outcome: str, cost_source: str | None
-    ) -> tuple[Row, Row, Sequence[Row], Row]:
+    def _attempt_rows(self, backend: str, model: str, outcome: str, cost_source: str | None) -> _OfAttempt:
         row = self._series.row
+        inputs, outputs, *rest = (row("gw_tokens_total", (backend, model, kind)) for kind in KINDS)
         rows = self._of_attempt[backend, model, outcome, cost_source] = (
             row("gw_attempts_total", (backend, outcome)),
             row("gw_attempt_duration_seconds", (backend,)),
-            [row("gw_tokens_total", (backend, model, kind)) for kind in KINDS],
+            inputs,
+            outputs,
+            rest,
             row("gw_cost_usd_total", (backend, model, cost_source or NONE)),
         )
         return rows
@@ -294,14 +303,6 @@ class Metrics:
             return self._series.sums(family.name)
         over = max if family.over_workers == "max" else sum
         return [((), [over(row[0] for row in watched.rows.rows)])]
-
-
-def _observe(row: Row, seconds: float) -> None:
-    """Add to one of the histograms over SECONDS."""
-    if seconds < 0.0:
-        seconds = 0.0
-    row[bisect_left(SECONDS, seconds)] += 1.0
-    row[_SUM] += seconds
 
 
 def resident_memory() -> float:

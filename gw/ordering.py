@@ -69,7 +69,7 @@ class Ordering:
         bounds = self._bounds
         if not bounds:
             bounds = self._bounds = self._all_bounds()
-        place = bisect_left(bounds, tokens)
+        place = bisect_left(bounds, tokens) if tokens > bounds[0] else 0  # most prompts fit everywhere
         if not self._cheapest:
             return place
         return place, output_tokens(chat), tokens >> max(0, tokens.bit_length() - 5), tokens.bit_length()

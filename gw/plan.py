@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from gw.backend import Backend
+from gw.backend import COOLING_UNTIL, Backend
 from gw.errors import Unavailable
 from gw.message import Candidate
 from gw.turns import Turns, sticking
@@ -24,7 +25,8 @@ class Skipped(NamedTuple):
     reason: str
 
 
-class Decision(NamedTuple):
+@dataclass(slots=True, frozen=True)
+class Decision:
     """What was decided for one request: who may answer, best first, and who may not."""
 
     candidates: Sequence[Candidate]
@@ -37,7 +39,17 @@ class Decision(NamedTuple):
 class Plan:
     """An order that holds for every request of the same kind; `pick` is all that is left to do for each of them."""
 
-    __slots__ = ("_candidates", "_decisions", "_equals", "_laters", "_skipped", "_turns", "drops_tools", "plain")
+    __slots__ = (
+        "_backends",
+        "_candidates",
+        "_decisions",
+        "_equals",
+        "_laters",
+        "_skipped",
+        "_turns",
+        "drops_tools",
+        "plain",
+    )
 
     def __init__(
         self,
@@ -70,7 +82,8 @@ class Plan:
         ]
         # Who comes second or later answers under its own name.
         self._laters = [candidate._replace(answers_as=candidate.model) for candidate in self._candidates]
-        self._decisions: dict[int, Decision] = {}  # by who is first, while that one is awake
+        self._backends = [backend for backend, _ in ranked]
+        self._decisions: list[Decision | None] = [None] * self._equals  # by who is first, while that one is awake
 
     def pick(self, sticky: str = "", is_question: bool = False) -> Decision:
         """Who answers one request. Whoever stands behind the first is not looked at: fallback does that.
@@ -85,18 +98,19 @@ class Plan:
             first = sticking(sticky, range(self._equals), turns.backends)
         else:
             first = turns.now() if is_question else turns.take()
-        backend = self._candidates[first].backend
-        if backend.health.cooling_until and backend.is_cooling:  # most have never had to cool down
+        backend = self._backends[first]
+        if backend.health.known[COOLING_UNTIL] and backend.is_cooling:  # most have never had to cool down
             return self._pick_awake(first, sticky)
-        found = self._decisions.get(first)
-        if found is None:
-            rest = [*self._laters[:first], *self._laters[first + 1 :]]
-            found = self._decisions[first] = Decision((self._candidates[first], *rest), self._skipped)
+        return self._decisions[first] or self._decide(first)
+
+    def _decide(self, first: int) -> Decision:
+        rest = [*self._laters[:first], *self._laters[first + 1 :]]
+        found = self._decisions[first] = Decision((self._candidates[first], *rest), self._skipped)
         return found
 
     def _pick_awake(self, first: int, sticky: str) -> Decision:
         order = [*range(first, self._equals), *range(first), *range(self._equals, len(self._candidates))]
-        awake = [index for index in order if not self._candidates[index].backend.is_cooling]
+        awake = [index for index in order if not self._backends[index].is_cooling]
         if not awake:
             raise self._all_cooling()
         if sticky and self._turns is not None and awake[0] < self._equals:
@@ -107,7 +121,7 @@ class Plan:
         chosen = self._laters[awake[0]] if is_degraded else self._candidates[awake[0]]
         asleep = [
             Skipped(backend.name, f"cooling down for {math.ceil(backend.cooling_for)} s: {backend.cooling_reason}")
-            for backend in (self._candidates[index].backend for index in order if index not in awake)
+            for backend in (self._backends[index] for index in order if index not in awake)
         ]
         return Decision((chosen, *(self._laters[index] for index in awake[1:])), (*self._skipped, *asleep), is_degraded)
 
@@ -116,7 +130,7 @@ class Plan:
         return [later for later in self._laters if not later.backend.is_cooling]
 
     def _all_cooling(self) -> Unavailable:
-        backends = [candidate.backend for candidate in self._candidates]
+        backends = self._backends
         why = "; ".join(f"{backend.name}: {backend.cooling_reason}" for backend in backends if backend.cooling_reason)
         return Unavailable(
             f"{NO_BACKEND}: all are cooling down{f' ({why})' if why else ''}",

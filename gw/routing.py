@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from gw.backend import Backend, Backends
@@ -70,7 +70,7 @@ class Router:
         assert request.document is not None, "the body is read before route"
         chat = request.document.peek()
         model = chat.get("model") or AUTO
-        if request.parameters or "/" in model or chat.get("backend"):
+        if request.parameters or "backend" in chat or "/" in model:
             named, model = self._explicit(request, chat, model)
             if named is not None:
                 return self._only(named, chat, model, request, is_question)
@@ -327,13 +327,13 @@ class Router:
 def _with_plain(plan: Plan, sticky: str, is_question: bool) -> Decision:
     """Where tools may be dropped: who answers without them is asked last, or alone where nobody else is awake."""
     if plan.drops_tools:
-        return plan.pick(sticky, is_question)._replace(degraded=True, drops_tools=True)
+        return replace(plan.pick(sticky, is_question), degraded=True, drops_tools=True)
     assert plan.plain is not None
     try:
         decision = plan.pick(sticky, is_question)
     except Unavailable:
-        return plan.plain.pick(sticky, is_question)._replace(degraded=True, drops_tools=True)
-    return decision._replace(without_tools=plan.plain.stand_ins())
+        return replace(plan.plain.pick(sticky, is_question), degraded=True, drops_tools=True)
+    return replace(decision, without_tools=plan.plain.stand_ins())
 
 
 def _served(backend: Backend, model: str) -> str | None:

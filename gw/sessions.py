@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from math import floor
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gw.document import Document
@@ -302,7 +303,7 @@ def new_id(now: float) -> str:
     except IndexError:
         *further, ending = _new_endings()
         _endings.extend(further)
-    return f"{int(now * 1000).to_bytes(6).hex('-', -4)}-{ending}"
+    return floor(now * 1000.0).to_bytes(6).hex("-", -4) + ending  # `int` of a float costs three times as much
 
 
 def _new_endings() -> list[str]:
@@ -318,7 +319,7 @@ def _new_endings() -> list[str]:
 
 
 _AT_ONCE = 256
-_ENDING = b"0000-0000-000000000000 "
+_ENDING = b"-0000-0000-000000000000 "
 _PLACES = [place for place, character in enumerate(_ENDING) if character == ord("0")]
 _VERSION = bytes(0x70 | byte & 0x0F for byte in range(256))
 _VARIANT = bytes(0x80 | byte & 0x3F for byte in range(256))

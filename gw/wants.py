@@ -48,11 +48,13 @@ def survey(chat: Mapping[str, Any], characters: int | None = None, is_flat: bool
 
     Strings in `tools` are Claude's own tools, objects are functions. `characters`, `is_flat`: what its Document knows.
     """
+    if is_flat and characters is not None:
+        return _PLAIN_STREAM if chat.get("stream") else _PLAIN, characters // CHARACTERS_PER_TOKEN
     images = 0
     if characters is None:
         characters, images = _size_of_messages(chat.get("messages") or ())
     stream = bool(chat.get("stream"))
-    if is_flat or (not images and _TOOL_FIELDS.isdisjoint(chat)):
+    if not images and _TOOL_FIELDS.isdisjoint(chat):
         return _PLAIN_STREAM if stream else _PLAIN, characters // CHARACTERS_PER_TOKEN
     tools, functions = chat.get("tools"), chat.get("functions")
     named = isinstance(next(iter(tools or ()), None), str)

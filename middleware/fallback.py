@@ -36,6 +36,8 @@ _OF_A_KEY = frozenset({"dead_key", "quota", "rate_limit"})  # another key of the
 class Fallback:
     """Walks `request.candidates`. Options: see `[middleware.fallback]` in gateway.toml."""
 
+    ended_with = PASSED_ON  # `ended` is told of no other exchange
+
     def __init__(
         self,
         *,

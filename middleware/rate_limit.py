@@ -93,9 +93,22 @@ class RateLimit:
 
 
 def _tell(headers: dict[str, str], limit: int, remaining: int, seconds: int) -> None:
-    headers["X-RateLimit-Limit"] = str(limit)
+    headers["X-RateLimit-Limit"] = _texts[limit]
     headers["X-RateLimit-Remaining"] = str(remaining)
-    headers["X-RateLimit-Reset"] = str(seconds)
+    headers["X-RateLimit-Reset"] = _texts[seconds]
+
+
+class _Texts(dict[int, str]):
+    """Whole numbers as text, those that come again and again: the few limits, and what the seconds count down."""
+
+    def __missing__(self, number: int) -> str:
+        text = str(number)
+        if len(self) < 1024:
+            self[number] = text
+        return text
+
+
+_texts = _Texts()
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:

@@ -15,7 +15,7 @@ from gw.ordering import Ordering
 from gw.pipeline import Handler
 from gw.routing import Decision, Router, Target
 from gw.rules import HEADER_NAME, Rule, parse_rule
-from gw.sessions import Sessions
+from gw.sessions import HELD, Sessions
 from gw.wants import without_tools
 
 
@@ -31,6 +31,8 @@ class RuleTable:
 
 class Route:
     """Writes `request.candidates`. Options: see `[middleware.route]` in gateway.toml."""
+
+    ended_with = HELD  # `ended` is told of no other exchange
 
     def __init__(
         self,

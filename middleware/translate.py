@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from gw.adapter import Adapter, Codec, Provider, WholeBody, WireBody, WireHandler, WireRequest, WireResponse
 from gw.attempt import MALFORMED, AnswerStream, TriedStream, end_attempt, not_understood
-from gw.backend import Backend
+from gw.backend import IN_FLIGHT, Backend
 from gw.document import Completion
 from gw.errors import UpstreamError
 from gw.losses import judge, told
@@ -47,7 +47,7 @@ class Translate:
         request.exchange.attempts.append(attempt)
         if backend.places is not None:
             await _enter(backend.places, attempt, clock)
-        backend.health.in_flight += 1
+        backend.health.held[IN_FLIGHT] += 1
         wire: WireRequest | None = None
         has_fresh_key = False
         try:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gw.backend import Backend, Health
+from gw.backend import PROBING, Backend, Health
 from gw.shared import ForkShared, LocalShared
 from gw.shared_health import SharedHealth
 from tests.fakes import FakeClock
@@ -143,6 +143,7 @@ def test_one_worker_only_gets_the_probe() -> None:
         for turn in range(rounds):
             together.meet()
             claims.own[turn] = health.claim_probe()
+            assert health.held[PROBING] == claims.own[turn]  # who did not get it does not hold it either
             together.meet()
             health.probing = False
 
