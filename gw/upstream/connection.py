@@ -28,8 +28,9 @@ class Connection(asyncio.Protocol):
     A request is held back to the end of the turn, and goes out in a burst with those of others.
     """
 
-    __slots__ = ("_held", "_is_shown_late", "_keeper", "_poll", "exchange", "idle", "idle_until", "transport")
+    __slots__ = ("_held", "_is_shown_late", "_keeper", "_poll", "exchange", "idle", "idle_until", "loop", "transport")
 
+    loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
 
     def __init__(self, keeper: Keeper, idle: list[Connection]) -> None:
@@ -42,7 +43,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._is_shown_late = isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)  # see is_silent
+        self.loop = asyncio.get_running_loop()
+        self._is_shown_late = isinstance(self.loop, asyncio.BaseEventLoop)  # see is_silent
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
@@ -88,7 +90,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(content)
         else:
             self._held = head + content
-            self._keeper.burst.add(self)
+            self._keeper.burst.add(self, self.loop)
 
     def flush(self) -> None:
         """The turn ends: send what was held back, unless the connection is gone."""
