@@ -171,8 +171,8 @@ class Exchange:
         if connection is not None:
             if self._is_paused:
                 self._resume()
-            self._connection = None
-            connection.give_back(self._head.keep_for if self._head is not None else None)
+            self._connection = connection.exchange = None
+            connection.keeper.give(connection, self._head.keep_for if self._head is not None else None)
 
     def _resume(self) -> None:
         connection = self._connection

@@ -168,10 +168,12 @@ class HTTPTransport:
         return None
 
     def give(self, connection: Connection, keep_for: float | None) -> None:
-        """A connection is at rest: keep it for the next request, for no longer than its provider will."""
+        """A connection is at rest, and all was in order: keep it for the next request, for no longer than its provider
+        will, unless our own bytes are still to be sent on it."""
         seconds = self._idle_for if keep_for is None else min(self._idle_for, keep_for - _MARGIN)
-        idle = connection.idle
-        if self._is_closed or seconds <= 0 or len(idle) >= self._max_idle:
+        idle, transport = connection.idle, connection.transport
+        is_full = self._is_closed or seconds <= 0 or len(idle) >= self._max_idle
+        if is_full or transport.is_closing() or transport.get_write_buffer_size():
             connection.cut()
             return
         connection.idle_until = self._clock() + seconds
