@@ -111,15 +111,13 @@ class Connection(Wire):
 
     def _begin(self) -> None:
         buffer = self._buffer
-        if self._scanned and buffer.find(_BLANK, self._scanned) < 0:  # one that dribbles in is not read from its start
-            self._wait_for_head()
-            return
-        head, blank, rest = buffer.partition(_BLANK)
-        if not blank:
+        end = buffer.find(_BLANK, self._scanned)  # one that dribbles in is not read from its start
+        if end < 0:
             self._wait_for_head()
             return
         self._scanned = 0
-        head += blank
+        end += len(_BLANK)
+        head, rest = buffer[:end], buffer[end:]
         state = self._state
         try:
             plain = state.plain_heads.read(head) if state.plain_heads is not None else None
