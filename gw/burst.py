@@ -26,10 +26,11 @@ class Burst:
     def __init__(self) -> None:
         self._waiting: list[Held] = []
 
-    def add(self, transport: Held) -> None:
+    def add(self, transport: Held, loop: asyncio.AbstractEventLoop) -> None:
         """Have `transport` sent when the callbacks that are ready now have run."""
+        # The loop comes along, since to ask for the running one asks the system for the process's number.
         if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._send)
+            loop.call_soon(self._send)
         self._waiting.append(transport)
 
     def _send(self) -> None:
@@ -44,11 +45,12 @@ class Gathering(asyncio.Transport):
     Whatever else is asked of it happens behind what was written before.
     """
 
-    __slots__ = ("_burst", "_held", "_transport")
+    __slots__ = ("_burst", "_held", "_loop", "_transport")
 
     def __init__(self, transport: asyncio.Transport, burst: Burst) -> None:
         self._burst = burst
         self._held = b""
+        self._loop = asyncio.get_running_loop()
         self._transport = transport
 
     def write(self, data: bytes | bytearray | memoryview, behind: bytes = b"") -> None:
@@ -62,7 +64,7 @@ class Gathering(asyncio.Transport):
         else:
             self._held = held + data + behind
             if not held:
-                self._burst.add(self)
+                self._burst.add(self, self._loop)
 
     def write_at_once(self, data: bytes) -> None:
         """Write without waiting for the end of the turn, unless something waits for it already."""

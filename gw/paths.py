@@ -23,37 +23,43 @@ class Page(NamedTuple):
 
 
 _GET = ("GET", "HEAD")
-_PAGES: dict[str, Page] = {
-    "/v1/chat/completions": Page("chat", CHAT, ("POST",)),
-    "/v1/models": Page("models", MODELS, _GET),
-    "/health": Page("health", HEALTH, _GET),
-    "/health/live": Page("live", HEALTH, _GET),
-    "/health/ready": Page("ready", HEALTH, _GET),
-    "/live": Page("live", HEALTH, _GET),
-    "/ready": Page("ready", HEALTH, _GET),
-    "/queue/status": Page("queue", QUEUE, _GET),
-    "/metrics": Page("metrics", METRICS, _GET),
-    "/v1/sessions": Page("sessions", SESSIONS, _GET),
-    "/route": Page("route", ROUTE, ("POST",)),
-}
 _BACKEND_CHAT = re.compile(r"/v1/([^/]+)/chat/completions")
 _MODEL = re.compile(r"/v1/models/(.+)")
 _SESSION = re.compile(r"/v1/sessions/([0-9a-f-]{36})")
 _NOTHING = Page("unknown", UNKNOWN, ())
 
 
-def find_page(path: str) -> Page:
-    """The page of a path as it was sent. Backend names may hold dots and percent-encoded characters."""
-    page = _PAGES.get(path)
-    if page is not None:
-        return page
-    if found := _BACKEND_CHAT.fullmatch(path):
-        return Page("chat", CHAT, ("POST",), {"backend": unquote(found[1])})
-    if found := _MODEL.fullmatch(path):
-        return Page("model", MODELS, _GET, {"model": found[1]})
-    if found := _SESSION.fullmatch(path):
-        return Page("session", SESSIONS, (*_GET, "DELETE"), {"session": found[1]})
-    return _NOTHING
+class _Pages(dict[str, Page]):
+    """The fixed paths; of all others what they mean, each time anew."""
+
+    def __missing__(self, path: str) -> Page:
+        if found := _BACKEND_CHAT.fullmatch(path):
+            return Page("chat", CHAT, ("POST",), {"backend": unquote(found[1])})
+        if found := _MODEL.fullmatch(path):
+            return Page("model", MODELS, _GET, {"model": found[1]})
+        if found := _SESSION.fullmatch(path):
+            return Page("session", SESSIONS, (*_GET, "DELETE"), {"session": found[1]})
+        return _NOTHING
+
+
+_PAGES = _Pages(
+    {
+        "/v1/chat/completions": Page("chat", CHAT, ("POST",)),
+        "/v1/models": Page("models", MODELS, _GET),
+        "/health": Page("health", HEALTH, _GET),
+        "/health/live": Page("live", HEALTH, _GET),
+        "/health/ready": Page("ready", HEALTH, _GET),
+        "/live": Page("live", HEALTH, _GET),
+        "/ready": Page("ready", HEALTH, _GET),
+        "/queue/status": Page("queue", QUEUE, _GET),
+        "/metrics": Page("metrics", METRICS, _GET),
+        "/v1/sessions": Page("sessions", SESSIONS, _GET),
+        "/route": Page("route", ROUTE, ("POST",)),
+    }
+)
+
+find_page = _PAGES.__getitem__
+"""The page of a path as it was sent. Backend names may hold dots and percent-encoded characters."""
 
 
 def known_paths() -> Sequence[str]:

@@ -243,7 +243,7 @@ def exchange_in_memory(*, stream: bool = False) -> tuple[Exchange, Connection, S
     connection = Connection(shelf, [])
     connection.connection_made(socket)
     exchange = Exchange(connection, wire(nobody, stream=stream), "a", time.monotonic, 0.0, 100_000)
-    exchange.send(b"")
+    connection.send(b"a request", b"")
     connection.flush()
     return exchange, connection, socket, shelf
 

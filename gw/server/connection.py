@@ -13,7 +13,7 @@ from gw.server.body import NO_BODY, Counted, Framing, IncomingBody, ReadByH11, W
 from gw.server.halfclose import watch
 from gw.server.head import any_head, check_partial
 from gw.server.response import LAST_CHUNK, Reply, error_reply, reply_head
-from gw.server.state import State
+from gw.server.state import State, too_busy
 from gw.server.wire import Wire
 from gw.stream import ByteStream
 
@@ -111,25 +111,24 @@ class Connection(Wire):
 
     def _begin(self) -> None:
         buffer = self._buffer
-        if self._scanned and buffer.find(_BLANK, self._scanned) < 0:  # one that dribbles in is not read from its start
-            self._wait_for_head()
-            return
-        head, blank, rest = buffer.partition(_BLANK)
-        if not blank:
+        end = buffer.find(_BLANK, self._scanned)  # one that dribbles in is not read from its start
+        if end < 0:
             self._wait_for_head()
             return
         self._scanned = 0
-        head += blank
+        end += len(_BLANK)
+        head, rest = buffer[:end], buffer[end:]
         state = self._state
         try:
             plain = state.plain_heads.read(head) if state.plain_heads is not None else None
             method, path, query, headers, length, is_old, framing, request_id = plain or any_head(head, state.limits)
             if framing is None and length <= len(rest):
-                surplus = b""
-                if length < len(rest):
-                    surplus, rest = rest[length:], rest[:length]
+                if length < len(rest) or self._is_paused:
+                    self.body_ended(rest[length:])
+                    rest = rest[:length]
+                else:
+                    self._buffer = b""
                 body: Body = WholeBody(rest) if rest else NO_BODY
-                self.body_ended(surplus)
             else:
                 body = self._body_of(
                     Counted(length) if framing is None else ReadByH11(framing, length, len(head), state.limits), rest
@@ -139,10 +138,10 @@ class Connection(Wire):
             return
         if not request_id:
             request_id = state.new_id()
-        refusal = state.begin()
-        if refusal is not None:
-            self._refuse(refusal, request_id, without_body=method == "HEAD")
+        if state.in_flight >= state.limits.max_in_flight:
+            self._refuse(too_busy("requests are in flight", "overloaded"), request_id, without_body=method == "HEAD")
             return
+        state.in_flight += 1
         self.is_old = is_old
         self.stage = "none"
         self._waiting = ""
@@ -229,7 +228,10 @@ class Connection(Wire):
             log.exception("request %s: the answer could not be written", request.id)
         finally:
             self.task = None
-            self._state.end()
+            state = self._state
+            state.in_flight -= 1
+            if state.draining:
+                state.settle()
             if not self.is_lost:
                 if keep is None:
                     self.abort()
@@ -249,7 +251,8 @@ class Connection(Wire):
             length = len(body)
             head = reply_head(reply, request.id, length, keep_alive=keep)
         self.stage = "over"
-        self.send(head, b"" if length is None or request.method == "HEAD" else body)
+        if not self.is_lost:
+            self._transport.write(head, b"" if length is None or request.method == "HEAD" else body)
         return keep
 
     async def _write_stream(self, request: Request, reply: Reply, stream: ByteStream) -> bool | None:
@@ -323,7 +326,8 @@ class Connection(Wire):
         elif self._state.draining or self.has_ended:
             self.close()
         else:
-            self.resume()
+            if self._is_paused:
+                self.resume()
             self.wait("idle", self._state.limits.idle_timeout)
 
     def _finish(self) -> None:

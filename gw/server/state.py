@@ -45,7 +45,7 @@ class State:
         self.plain_heads = PlainHeads(limits) if matches_plain else None
         self.refused = refused
         self.connections: set[Connection] = set()
-        self.in_flight = 0
+        self.in_flight = 0  # requests; who counts one out while `draining` calls `settle`
         self.draining = False
         self.aborting = False
         self.burst = Burst()
@@ -65,9 +65,9 @@ class State:
         self._addresses[address] = here
         limits = self.limits
         if len(self.connections) > limits.max_connections:
-            return _too_busy("too many connections are open", "too_many_connections")
+            return too_busy("connections are open", "too_many_connections")
         if here > limits.max_connections_per_address:
-            return _too_busy("too many connections are open from this address", "too_many_connections")
+            return too_busy("connections are open from this address", "too_many_connections")
         return None
 
     def leave(self, connection: Connection, address: str) -> None:
@@ -79,19 +79,6 @@ class State:
         else:
             self._addresses.pop(address, None)
         self.settle()
-
-    def begin(self) -> GatewayError | None:
-        """Count a request in; an error where too many are in flight, and then it is not counted."""
-        if self.in_flight >= self.limits.max_in_flight:
-            return _too_busy("too many requests are in flight", "overloaded")
-        self.in_flight += 1
-        return None
-
-    def end(self) -> None:
-        """Count a request out."""
-        self.in_flight -= 1
-        if self.draining:
-            self.settle()
 
     def quiet(self) -> asyncio.Future[None]:
         """Done when no connection is open and no request in flight."""
@@ -107,5 +94,6 @@ class State:
             waiter.set_result(None)
 
 
-def _too_busy(message: str, code: str) -> Unavailable:
-    return Unavailable(f"{message}: try again in a moment", code=code, retry_after=1.0)
+def too_busy(what: str, code: str) -> Unavailable:
+    """503: too many of what there can only be so many of."""
+    return Unavailable(f"too many {what}: try again in a moment", code=code, retry_after=1.0)

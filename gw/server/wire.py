@@ -83,10 +83,10 @@ class Wire(asyncio.Protocol):
 
     # --- writing ------------------------------------------------------------------------------------------------
 
-    def send(self, data: bytes, behind: bytes = b"") -> None:
-        """Write `data`, and `behind` after it, unless the client is gone."""
+    def send(self, data: bytes) -> None:
+        """Write `data`, unless the client is gone."""
         if not self.is_lost:
-            self._transport.write(data, behind)
+            self._transport.write(data)
 
     def send_continue(self) -> None:
         """Tell the client that its body is wanted."""

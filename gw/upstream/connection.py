@@ -28,8 +28,9 @@ class Connection(asyncio.Protocol):
     A request is held back to the end of the turn, and goes out in a burst with those of others.
     """
 
-    __slots__ = ("_held", "_is_shown_late", "_keeper", "_poll", "exchange", "idle", "idle_until", "transport")
+    __slots__ = ("_held", "_is_shown_late", "_poll", "exchange", "idle", "idle_until", "keeper", "loop", "transport")
 
+    loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
 
     def __init__(self, keeper: Keeper, idle: list[Connection]) -> None:
@@ -37,12 +38,13 @@ class Connection(asyncio.Protocol):
         self.idle = idle  # where its origin's idle connections lie
         self.idle_until = 0.0  # the clock's seconds
         self._held = b""  # the request that goes out with the burst
-        self._keeper = keeper
+        self.keeper = keeper
         self._poll: select.poll | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._is_shown_late = isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)  # see is_silent
+        self.loop = asyncio.get_running_loop()
+        self._is_shown_late = isinstance(self.loop, asyncio.BaseEventLoop)  # see is_silent
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
@@ -58,7 +60,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         exchange, self.exchange = self.exchange, None
-        self._keeper.closed(self)
+        self.keeper.closed(self)
         if exchange is not None:
             exchange.lost()
 
@@ -88,21 +90,13 @@ class Connection(asyncio.Protocol):
             self.transport.write(content)
         else:
             self._held = head + content
-            self._keeper.burst.add(self)
+            self.keeper.burst.add(self, self.loop)
 
     def flush(self) -> None:
         """The turn ends: send what was held back, unless the connection is gone."""
         held, self._held = self._held, b""
         if held and not self.transport.is_closing():
             self.transport.write(held)
-
-    def give_back(self, keep_for: float | None) -> None:
-        """The exchange is over and all was in order: another may follow, unless our own bytes are still to be sent."""
-        self.exchange = None
-        if self.transport.is_closing() or self.transport.get_write_buffer_size():
-            self.transport.abort()
-        else:
-            self._keeper.give(self, keep_for)
 
     def cut(self) -> None:
         """Close it now, whatever is under way; a request that is still held is not sent."""

@@ -81,12 +81,6 @@ class Exchange:
 
     # --- for whoever asked --------------------------------------------------------------------------------------
 
-    def send(self, head: bytes) -> None:
-        """Write the request. Nothing is awaited: the body is in memory anyway."""
-        assert self._connection is not None
-        self._wire.is_sent = True
-        self._connection.send(head, self._wire.content)
-
     def hear_until(self, moment: float) -> None:
         """The first byte of the answer has to come by then; once it has, the usual deadline counts."""
         if moment < self.deadline:
@@ -163,7 +157,8 @@ class Exchange:
         """
         if self._waiter is not None:
             raise RuntimeError("an answer has one reader: await one read() at a time")
-        self._waiter = asyncio.get_running_loop().create_future()
+        assert self._connection is not None, "nothing comes any more"
+        self._waiter = self._connection.loop.create_future()
         try:
             return await self._waiter
         except Exception:
@@ -180,8 +175,8 @@ class Exchange:
         if connection is not None:
             if self._is_paused:
                 self._resume()
-            self._connection = None
-            connection.give_back(self._head.keep_for if self._head is not None else None)
+            self._connection = connection.exchange = None
+            connection.keeper.give(connection, self._head.keep_for if self._head is not None else None)
 
     def _resume(self) -> None:
         connection = self._connection
@@ -235,7 +230,12 @@ class Exchange:
             if head is not None:
                 rest = head.rest
                 if head.length == len(rest) <= self._left:
-                    self._receive_all(head, rest)
+                    # Most whole answers come in one read: no decoder is needed for them.
+                    self._head = head
+                    if rest:
+                        self._pieces.append(rest)
+                    self.is_whole = True
+                    self._wake()
                     return None
                 self._begin(head)
                 return rest
@@ -255,14 +255,6 @@ class Exchange:
         self._head = head
         if self._wire.stream:
             self._wake()
-
-    def _receive_all(self, head: Head, body: bytes) -> None:
-        # Most whole answers come in one read: no decoder is needed for them.
-        self._head = head
-        if body:
-            self._pieces.append(body)
-        self.is_whole = True
-        self._wake()
 
     def _keep(self, data: bytes) -> None:
         """Have it ready for the reader, who waits for all of an answer that is no stream, or is not ready for more."""

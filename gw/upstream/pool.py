@@ -32,6 +32,8 @@ class _Route:
     target: Target
     ca_file: str | None
     idle: list[Connection]
+    start: str  # the target's, as its authority below: they are asked for with every request
+    authority: str
 
 
 class HTTPTransport:
@@ -74,23 +76,27 @@ class HTTPTransport:
         route = self._routes.get((wire.method, wire.url, wire.backend)) or self._find_route(wire)
         size = len(wire.content)
         length = size if size or wire.method in _WITH_BODY else None
-        head = self._writer.write(route.target.start, wire.headers, length)
+        head = self._writer.write(route.start, wire.headers, length)
         limits = wire.timeouts
         now = self._clock()
         deadline = now + (limits.first_content if wire.stream else limits.total)
         connection = self._take(route.idle, now, size)
-        if connection is not None:
-            exchange = self._start(connection, route, wire, head, deadline)
+        is_kept = connection is not None
+        while True:
+            if connection is None:
+                connection = await self._connect(route, wire, deadline)
+            exchange = Exchange(connection, wire, route.authority, self._clock, deadline, self._max_body)
+            if limits.first_byte is not None:
+                exchange.hear_until(self._clock() + limits.first_byte)
+            wire.is_sent = True
+            connection.send(head, wire.content)
             await exchange.wait()
             try:
                 return exchange.answer()
             except UpstreamConnectionError:
-                if exchange.has_begun or self._is_closed:
+                if not is_kept or exchange.has_begun or self._is_closed:
                     raise
-        connection = await self._connect(route, wire, deadline)
-        exchange = self._start(connection, route, wire, head, deadline)
-        await exchange.wait()
-        return exchange.answer()
+            connection, is_kept = None, False
 
     async def aclose(self) -> None:
         """Close every connection; what is still being read breaks. Returns when all are closed."""
@@ -107,22 +113,14 @@ class HTTPTransport:
             self._lost.clear()
             await self._lost.wait()
 
-    def _start(
-        self, connection: Connection, route: _Route, wire: WireRequest, head: bytes, deadline: float
-    ) -> Exchange:
-        exchange = Exchange(connection, wire, route.target.authority, self._clock, deadline, self._max_body)
-        if wire.timeouts.first_byte is not None:
-            exchange.hear_until(self._clock() + wire.timeouts.first_byte)
-        exchange.send(head)
-        return exchange
-
     def _find_route(self, wire: WireRequest) -> _Route:
         target = parse_target(wire.method, wire.url)
         ca_file = self._ca_files.get(wire.backend) if target.scheme == "https" else None
         idle = self._idle.setdefault((target.scheme, target.host, target.port, ca_file), [])
         if len(self._routes) >= _REMEMBERED:
             self._routes.clear()
-        route = self._routes[wire.method, wire.url, wire.backend] = _Route(target, ca_file, idle)
+        route = _Route(target, ca_file, idle, target.start, target.authority)
+        self._routes[wire.method, wire.url, wire.backend] = route
         return route
 
     async def _connect(self, route: _Route, wire: WireRequest, deadline: float) -> Connection:
@@ -170,13 +168,16 @@ class HTTPTransport:
         return None
 
     def give(self, connection: Connection, keep_for: float | None) -> None:
-        """A connection is at rest: keep it for the next request, for no longer than its provider will."""
+        """A connection is at rest, and all was in order: keep it for the next request, for no longer than its provider
+        will, unless our own bytes are still to be sent on it."""
         seconds = self._idle_for if keep_for is None else min(self._idle_for, keep_for - _MARGIN)
-        if self._is_closed or seconds <= 0 or len(connection.idle) >= self._max_idle:
+        idle, transport = connection.idle, connection.transport
+        is_full = self._is_closed or seconds <= 0 or len(idle) >= self._max_idle
+        if is_full or transport.is_closing() or transport.get_write_buffer_size():
             connection.cut()
             return
         connection.idle_until = self._clock() + seconds
-        connection.idle.append(connection)
+        idle.append(connection)
 
     def closed(self, connection: Connection) -> None:
         """A connection is gone, by whoever's will."""
