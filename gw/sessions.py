@@ -42,7 +42,7 @@ class History(Protocol):
         """Wait until everything that has ended is written."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Turnstile:
     """Who is in a session, and who waits for it."""
 
