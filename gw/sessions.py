@@ -18,11 +18,11 @@ from gw.document import Document
 from gw.errors import GatewayError, InvalidRequest, NotFound, Unavailable
 from gw.message import Candidate, Exchange, Request
 from gw.request_log import CannotWrite
-from gw.settings import SessionOptions
-from gw.shared import Rows, Shared
 
 if TYPE_CHECKING:
     from gw.request_log.conversations import Conversations, Listed, Past
+    from gw.settings import SessionOptions
+    from gw.shared import Rows, Shared
 
 BACKEND = "gw.session.backend"  # the attribute of an exchange that says where its session was answered last
 HELD = "gw.session.held"  # ... that its session is its own until it ends
