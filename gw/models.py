@@ -77,39 +77,44 @@ class Model(NamedTuple):
         Keys: input, output, cache_read, cache_write, long, context, max_output, flags (a list, in place of all), and
         each flag by its name (true or false).
         """
-        flags = set(self.flags)
-        prices: dict[str, Any] = {}
-        fields: dict[str, Any] = {}
-        for key, value in changes.items():
-            if key in ("input", "output", "cache_read", "cache_write", "long"):
-                prices[key] = value
-            elif key in ("context", "max_output"):
-                if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-                    raise ValueError(f"{key}: a number of tokens, not {value!r}")
-                fields[key] = value
-            elif key == "flags":
-                flags = set(_known_flags(value))
-            elif key in FLAGS:
-                if not isinstance(value, bool):
-                    raise ValueError(f"{key}: true or false, not {value!r}")
-                (flags.add if value else flags.discard)(key)
-            else:
-                known = [
-                    "input",
-                    "output",
-                    "cache_read",
-                    "cache_write",
-                    "long",
-                    "context",
-                    "max_output",
-                    "flags",
-                    *FLAGS,
-                ]
-                raise ValueError(f"{key}: unknown, a model has {', '.join(known)}")
-        if prices:
-            fields["price"] = _price(prices, self.price)
-            fields["source"] = fields["date"] = ""
-        return self._replace(flags=frozenset(flags), **fields)
+        return self._replace(**_fields(changes, self))
+
+
+def _fields(changes: Mapping[str, Any], former: Model) -> dict[str, Any]:
+    """What the keys of one `[models."NAME"]` make of a model's fields."""
+    flags = set(former.flags)
+    prices: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
+    for key, value in changes.items():
+        if key in ("input", "output", "cache_read", "cache_write", "long"):
+            prices[key] = value
+        elif key in ("context", "max_output"):
+            if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+                raise ValueError(f"{key}: a number of tokens, not {value!r}")
+            fields[key] = value
+        elif key == "flags":
+            flags = set(_known_flags(value))
+        elif key in FLAGS:
+            if not isinstance(value, bool):
+                raise ValueError(f"{key}: true or false, not {value!r}")
+            (flags.add if value else flags.discard)(key)
+        else:
+            known = [
+                "input",
+                "output",
+                "cache_read",
+                "cache_write",
+                "long",
+                "context",
+                "max_output",
+                "flags",
+                *FLAGS,
+            ]
+            raise ValueError(f"{key}: unknown, a model has {', '.join(known)}")
+    if prices:
+        fields["price"] = _price(prices, former.price)
+        fields["source"] = fields["date"] = ""
+    return {"flags": frozenset(flags), **fields}
 
 
 def _known_flags(value: Any) -> Iterable[str]:
@@ -225,12 +230,14 @@ def read(text: bytes) -> Catalogue:
     """The catalogue in a file of the shape of `models.json`."""
     data = orjson.loads(text)
     models: dict[str, Model] = {}
+    stranger = Model(name="")
     for vendor, table in data["vendors"].items():
+        sourced = {"source": table["source"], "date": data["date"]}
         for name, row in table["models"].items():
-            model = Model(name=name, vendor=vendor).changed(row)
-            if model.price is not None:
-                model = model._replace(source=table["source"], date=data["date"])
-            models[name] = model
+            fields = _fields(row, stranger)
+            if "price" in fields:
+                fields |= sourced
+            models[name] = Model(name=name, vendor=vendor, **fields)
     return Catalogue(models)
 
 
