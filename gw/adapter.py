@@ -17,7 +17,7 @@ from gw.errors import UpstreamConnectionError, UpstreamError
 from gw.message import Headers, Loss, Request, Response, Summary
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class WireRequest:
     """One HTTP request to a provider, ready to be sent. `headers` are final but for Host and Content-Length."""
 
@@ -77,7 +77,7 @@ class WholeBody:
         self.content = b""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class WireResponse:
     """A provider's answer: its head has arrived, its body is pulled."""
 

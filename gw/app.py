@@ -15,13 +15,12 @@ import math
 import time
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from gw.adapter import WireHandler
 from gw.endpoints.chat import KEEP_ALIVE, ChatCompletions
-from gw.endpoints.status import StatusPages
 from gw.errors import ClientGone, GatewayError, InvalidRequest, NotFound, Unavailable
 from gw.explain import explain
 from gw.known_secrets import KnownSecrets
@@ -43,6 +42,9 @@ from gw.paths import (
 )
 from gw.pipeline import Handler, MiddlewareError, compose, guarded, is_head_only, operations, side
 from gw.server import Reply
+
+if TYPE_CHECKING:
+    from gw.endpoints.status import StatusPages
 
 logger = logging.getLogger("gw.app")
 

@@ -43,7 +43,7 @@ class Component:
         return dotted("middleware", self.name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Config:
     """A configuration that can stand. `folder` is what relative paths start from, `warnings` are for the operator."""
 

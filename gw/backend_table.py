@@ -56,7 +56,7 @@ class BackendTable:
         return {key: value for key, value in self.table.items() if key not in COMMON_NAMES}
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Reader:
     """Reads backend tables; collects `problems` and `warnings`."""
 

@@ -83,7 +83,7 @@ def _folder(path: Path | None, folder: Path | None) -> Path:
     return folder if folder is not None else path.parent if path is not None else Path()
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Reading:
     """One reading of one file: collects what is wrong, and carries on."""
 

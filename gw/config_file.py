@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gw import dotenv
 from gw.errors import ConfigError
-from gw.import_text import import_json
-from gw.importer import import_table, is_foreign, without_left_out
 
 
 @dataclass(frozen=True)
@@ -42,18 +40,19 @@ def look(path: Path | None, folder: Path) -> Files:
     return Files(path, text, dotenv.read(folder / ".env"))
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A table in gateway.toml's shape, the file it came from (None: a mapping, or nothing), and what was repaired."""
 
     table: dict[str, Any]
     path: Path | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: Sequence[str] = ()
 
 
 def load(source: Files | Mapping[str, Any]) -> Source:
     """A caller's table, or what its file says. Raises ConfigError."""
     if isinstance(source, Mapping):
+        from gw.importer import import_table, is_foreign, without_left_out
+
         if is_foreign(source):
             imported = import_table(source)
             return Source(without_left_out(imported.table), None, imported.notes)
@@ -62,6 +61,9 @@ def load(source: Files | Mapping[str, Any]) -> Source:
     if path is None:
         return Source({})
     if path.suffix.lower() == ".json" or text.lstrip().startswith("{"):
+        from gw.import_text import import_json  # only for the older gateways' JSON
+        from gw.importer import without_left_out
+
         imported = import_json(text, str(path))
         return Source(without_left_out(imported.table), path, imported.notes)
     try:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gw.errors import ConfigError
 
-_LINE = re.compile(r"(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_.]*)\s*=\s*(?P<value>.*)\Z", re.DOTALL)
-_QUOTED = re.compile(r"""(?P<quote>["'])(?P<inner>(?:\\.|(?!(?P=quote)).)*)(?P=quote)\s*(?:#.*)?\Z""", re.DOTALL)
+_LINE = r"(?s)(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_.]*)\s*=\s*(?P<value>.*)\Z"
+_QUOTED = r"""(?s)(?P<quote>["'])(?P<inner>(?:\\.|(?!(?P=quote)).)*)(?P=quote)\s*(?:#.*)?\Z"""
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "$": "$"}
 
 
@@ -23,7 +23,7 @@ def parse(text: str, name: str = ".env") -> dict[str, str]:
         line = line.strip()
         if not line or line.startswith("#"):
             continue
-        match = _LINE.match(line)
+        match = re.match(_LINE, line)
         if match is None:
             # The line itself may hold a secret and is not shown.
             problems.append(f"{name}, line {number}: expected NAME=value")
@@ -47,7 +47,7 @@ def read(path: Path) -> dict[str, str]:
 
 
 def _value(written: str) -> str:
-    quoted = _QUOTED.match(written)
+    quoted = re.match(_QUOTED, written)
     if quoted is None:
         return re.split(r"\s#", written if not written.startswith("#") else "", maxsplit=1)[0].strip()
     if quoted["quote"] == "'":

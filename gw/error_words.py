@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 # Statuses that mean the same whoever sends them, a web page in front of the provider included.
 MEANINGFUL = frozenset({401, 402, 403, 408, 409, 413, 429})
 
@@ -48,18 +46,17 @@ STATUS_OF_WORD = {
     "model_not_found": 404,
     "request_too_large": 413,
 }
-TOO_LONG = re.compile(
-    r"maximum context length|context length is only|exceeds? the (?:model's )?(?:maximum )?context|context window"
+# Patterns are texts where only a failure asks for them: `re` compiles and keeps them then, and not at every start.
+TOO_LONG = (
+    r"(?i)maximum context length|context length is only|exceeds? the (?:model's )?(?:maximum )?context|context window"
     r"|prompt is too long|input is too long|available context size|maximum number of tokens allowed"
-    r"|input token count .{0,40}exceeds|too many (?:input )?tokens|longer than the model's context",
-    re.IGNORECASE,
+    r"|input token count .{0,40}exceeds|too many (?:input )?tokens|longer than the model's context"
 )
-FILTERED = re.compile(r"content management policy|input was flagged|flagged by (?:our )?moderation", re.IGNORECASE)
-NO_MONEY = re.compile(
-    r"exceeded your current quota|insufficient (?:balance|credits|funds|quota)|credit balance is too low"
-    r"|billing hard limit|more credits",
-    re.IGNORECASE,
+FILTERED = r"(?i)content management policy|input was flagged|flagged by (?:our )?moderation"
+NO_MONEY = (
+    r"(?i)exceeded your current quota|insufficient (?:balance|credits|funds|quota)|credit balance is too low"
+    r"|billing hard limit|more credits"
 )
-TOO_FAST = re.compile(r"rate.?limit|too many requests|quota|tokens per (?:minute|day)", re.IGNORECASE)
-WORD = re.compile(r"(?!\d+\Z)\S{1,64}")
-NO_MODEL = re.compile(r"\bmodel", re.IGNORECASE)
+TOO_FAST = r"(?i)rate.?limit|too many requests|quota|tokens per (?:minute|day)"
+WORD = r"(?!\d+\Z)\S{1,64}"
+NO_MODEL = r"(?i)\bmodel"

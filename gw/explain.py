@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -18,9 +18,11 @@ from gw.document import Document
 from gw.errors import GatewayError
 from gw.known_secrets import CREDENTIAL, HIDDEN, KnownSecrets
 from gw.message import Candidate, Loss, Request
-from gw.routing import Decision, Router
 from gw.sessions import Sessions
 from gw.wants import without_tools
+
+if TYPE_CHECKING:
+    from gw.routing import Decision, Router
 
 MAX_CONTENT = 64 * 1024  # bytes of the wire's body that are shown; the rest is counted
 

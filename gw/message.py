@@ -127,7 +127,7 @@ class Summary:
     output_characters: int = 0  # what was seen of text, to estimate from where no usage came
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Attempt:
     """One try at one backend."""
 
@@ -144,7 +144,7 @@ class Attempt:
     is_sent: bool = True  # whether the provider may have seen it
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Exchange:
     """The record of one request from its head to its end: what the log, the metrics and the access line read.
 

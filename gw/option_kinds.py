@@ -8,24 +8,22 @@ import re
 import types
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NewType, Union, get_args, get_origin
 
 from gw.secret import Secret
 
 
-@dataclass(frozen=True)
 class Alias:
     """Other names of an option: `queue_size: Annotated[int, Alias("queueSize", "maxQueue")]`."""
 
-    names: tuple[str, ...]
+    __slots__ = ("names",)
 
     def __init__(self, *names: str) -> None:
-        object.__setattr__(self, "names", names)
+        self.names = names
 
 
-@dataclass(frozen=True)
 class _Bytes:
     """Marks an int that may be written as "32MB"."""
 

@@ -27,7 +27,7 @@ from gw.secret import Secret
 
 Nested = Callable[[Any, Mapping[str, Any], str], tuple[Any, list[str]]]
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMG])(?:I?B)?|B)?\Z", re.IGNORECASE)
+_SIZE = r"(?i)(\d+(?:\.\d+)?)\s*(?:([KMG])(?:I?B)?|B)?\Z"
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 
@@ -104,7 +104,7 @@ class Values:
     def _size(self, value: object, path: str) -> Any:
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
-        match = _SIZE.match(value.strip()) if isinstance(value, str) else None
+        match = re.match(_SIZE, value.strip()) if isinstance(value, str) else None
         if match is not None:
             return int(float(match[1]) * _UNITS[(match[2] or "").upper()])
         self.problems.append(f'{path}: expected a size in bytes or such as "32MB", found {found(value)}')

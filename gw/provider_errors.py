@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -98,7 +99,7 @@ def _details(error: dict[str, Any]) -> ErrorDetails:
     details = ErrorDetails(
         message=message if isinstance(message, str) else json.dumps(error, default=str),
         type=kind if isinstance(kind, str) else None,
-        code=code if isinstance(code, str) and WORD.fullmatch(code) else None,  # xAI's is a sentence
+        code=code if isinstance(code, str) and re.fullmatch(WORD, code) else None,  # xAI's is a sentence
         param=error["param"] if isinstance(error.get("param"), str) else None,
     )
     for number in (error.get("status_code"), code, error.get("status")):
@@ -258,7 +259,7 @@ def classify(
             **fields,
         )
     fields["retry_after"] = delay
-    if said == 413 and (delay is not None or TOO_FAST.search(details.message)):
+    if said == 413 and (delay is not None or re.search(TOO_FAST, details.message)):
         said = 429  # Vertex AI says so of a quota of tokens
     if said == 429 or words & RATE_LIMIT:
         return UpstreamError(
@@ -274,7 +275,7 @@ def classify(
         details.message,
         status=said,
         type=details.type if details.type in OPENAI_TYPES else "invalid_request_error",
-        code=details.code or ("model_not_found" if said == 404 and NO_MODEL.search(details.message) else None),
+        code=details.code or ("model_not_found" if said == 404 and re.search(NO_MODEL, details.message) else None),
         param=details.param,
         upstream_status=said,
     )
@@ -286,7 +287,7 @@ def _refusal(
     """A prompt that is too long, or that a filter refused: whatever status the provider gives it."""
     if status in (429, 401, 402):
         return None
-    if words & CONTEXT_LENGTH or (status in (None, 400, 413, 422, 500) and TOO_LONG.search(details.message)):
+    if words & CONTEXT_LENGTH or (status in (None, 400, 413, 422, 500) and re.search(TOO_LONG, details.message)):
         if words & RATE_LIMIT:
             return None
         return UpstreamRefused(
@@ -296,7 +297,7 @@ def _refusal(
             fault="context_length",
             **fields,
         )
-    if words & CONTENT_FILTER or (status in (None, 400, 403) and FILTERED.search(details.message)):
+    if words & CONTENT_FILTER or (status in (None, 400, 403) and re.search(FILTERED, details.message)):
         return UpstreamRefused(
             details.message, code="content_policy_violation", param=details.param, fault="content_filter", **fields
         )
@@ -307,7 +308,7 @@ def _is_quota(status: int | None, words: set[str], message: str, delay: float | 
     # Google says "exceeded your current quota" of a per-minute limit too: there it gives a delay.
     if status == 402 or words & QUOTA:
         return True
-    return status in (None, 400, 403, 429) and delay is None and NO_MONEY.search(message) is not None
+    return status in (None, 400, 403, 429) and delay is None and re.search(NO_MONEY, message) is not None
 
 
 def _named(backend: str) -> str:

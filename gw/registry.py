@@ -23,8 +23,8 @@ from gw.near import near
 
 _CUSTOM_BACKENDS: dict[str, Any] = {}
 _CONTENT = "__gw_content__"  # the attribute of a file's module that holds what the file said
-_FILE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)\Z")
-_DOTTED = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)\Z")
+_FILE = r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)\Z"
+_DOTTED = r"(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)\Z"
 
 
 class Kind(NamedTuple):
@@ -50,9 +50,9 @@ def find(kind: Kind, name: str, folder: Path | None = None) -> Any:
         return getattr(importlib.import_module(module), attribute)
     if name in kind.registered:
         return kind.registered[name]
-    if in_file := _FILE.match(name):
+    if in_file := re.match(_FILE, name):
         return _attribute(_load_file(in_file["file"], folder), in_file["name"], name)
-    if in_module := _DOTTED.match(name):
+    if in_module := re.match(_DOTTED, name):
         return _attribute(_load_module(in_module["module"], name), in_module["name"], name)
     for point in _entry_points(kind.group):
         if point.name == name:

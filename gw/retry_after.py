@@ -11,7 +11,7 @@ from gw.message import Headers
 
 MAX_RETRY_AFTER = 86_400.0  # seconds; a longer wait is a mistake or a closed account
 
-_RETRY_IN = re.compile(r"(?:try again|retry) (?:in|after) ((?:[0-9.]{1,12} ?(?:ms|h|m|s)[a-z]* ?){1,4})", re.IGNORECASE)
+_RETRY_IN = r"(?i)(?:try again|retry) (?:in|after) ((?:[0-9.]{1,12} ?(?:ms|h|m|s)[a-z]* ?){1,4})"
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
 _LONG = re.compile(r"[0-9]{16,}")
 _DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:ms|[hms][a-z]*)){1,4}")
@@ -31,7 +31,7 @@ def retry_after(
     seconds = _from_headers(headers, now)
     if seconds is None and retry_delay:
         seconds = duration(retry_delay)
-    if seconds is None and (found := _RETRY_IN.search(text)):
+    if seconds is None and (found := re.search(_RETRY_IN, text)):
         seconds = duration(found[1].replace(" ", ""))
     if seconds is None:
         seconds = _from_resets(headers, now)

@@ -9,21 +9,20 @@ from gw.secret import Secret
 
 MAX_QUOTE = 200  # characters of garbage
 
-_UNSEEN = re.compile(r"<(script|style)\b.*?</\1>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"<[^<>]{0,2000}>")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_KEY = re.compile(  # the prefixes that providers give to their keys, a Google key, an OAuth token, a JWT
+# Patterns are texts where only a failure asks for them: `re` compiles and keeps them then, and not at every start.
+_UNSEEN = r"(?is)<(script|style)\b.*?</\1>|<!--.*?-->"
+_TAG = r"<[^<>]{0,2000}>"
+_CONTROL = r"[\x00-\x1f\x7f-\x9f]"
+_KEY = (  # the prefixes that providers give to their keys, a Google key, an OAuth token, a JWT
     r"\b(?:sk|pk|rk|gsk|xai|pplx|csk|nvapi|hf|r8|fw|tgp)[-_](?=[A-Za-z._-]*[0-9*])[A-Za-z0-9*._-]{6,}"
     r"|\bAIza[0-9A-Za-z_-]{10,}|\bya29\.[0-9A-Za-z._-]+|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)?"
 )
-_LABELLED = re.compile(
-    r"(\bbearer\s+)[A-Za-z0-9._~+/=-]{16,}|([?&](?:api[-_]?)?key=)[^\s&\"'<>]+|(://[^\s/@:]{0,80}:)[^\s/@]+(?=@)",
-    re.IGNORECASE,
+_LABELLED = (
+    r"(?i)(\bbearer\s+)[A-Za-z0-9._~+/=-]{16,}|([?&](?:api[-_]?)?key=)[^\s&\"'<>]+|(://[^\s/@:]{0,80}:)[^\s/@]+(?=@)"
 )
-_INTERNAL = re.compile(
-    r"https?://(?:[^\s/@]{0,200}@)?(?:localhost|127\.[0-9.]+|10\.[0-9.]+|192\.168\.[0-9.]+|169\.254\.[0-9.]+"
-    r"|172\.(?:1[6-9]|2[0-9]|3[01])\.[0-9.]+|[a-z0-9.-]+\.(?:internal|local|svc|lan|corp))\b[^\s\"'<>]*",
-    re.IGNORECASE,
+_INTERNAL = (
+    r"(?i)https?://(?:[^\s/@]{0,200}@)?(?:localhost|127\.[0-9.]+|10\.[0-9.]+|192\.168\.[0-9.]+|169\.254\.[0-9.]+"
+    r"|172\.(?:1[6-9]|2[0-9]|3[01])\.[0-9.]+|[a-z0-9.-]+\.(?:internal|local|svc|lan|corp))\b[^\s\"'<>]*"
 )
 
 
@@ -40,8 +39,8 @@ def quote(content: bytes, secrets: Sequence[Secret] = ()) -> str:
 def as_text(text: str) -> str:
     """One line of words: markup and control characters become blanks."""
     if text.lstrip().startswith("<"):
-        text = _TAG.sub(" ", _UNSEEN.sub(" ", text))
-    return " ".join(_CONTROL.sub(" ", text).split())
+        text = re.sub(_TAG, " ", re.sub(_UNSEEN, " ", text))
+    return " ".join(re.sub(_CONTROL, " ", text).split())
 
 
 def scrub(text: str, secrets: Sequence[Secret] = ()) -> str:
@@ -50,6 +49,6 @@ def scrub(text: str, secrets: Sequence[Secret] = ()) -> str:
         value = secret.reveal()
         if len(value) >= 4:
             text = text.replace(value, "***")
-    text = _KEY.sub("***", text)
-    text = _LABELLED.sub(r"\1\2\3***", text)
-    return _INTERNAL.sub("[internal address]", text)
+    text = re.sub(_KEY, "***", text)
+    text = re.sub(_LABELLED, r"\1\2\3***", text)
+    return re.sub(_INTERNAL, "[internal address]", text)

@@ -19,11 +19,11 @@ from gw.document import Document
 from gw.errors import GatewayError, InvalidRequest, NotFound, Unavailable
 from gw.message import Candidate, Exchange, Request
 from gw.request_log import CannotWrite
-from gw.settings import SessionOptions
-from gw.shared import Rows, Shared
 
 if TYPE_CHECKING:
     from gw.request_log.conversations import Conversations, Listed, Past
+    from gw.settings import SessionOptions
+    from gw.shared import Rows, Shared
 
 BACKEND = "gw.session.backend"  # the attribute of an exchange that says where its session was answered last
 HELD = "gw.session.held"  # ... that its session is its own until it ends
@@ -43,7 +43,7 @@ class History(Protocol):
         """Wait until everything that has ended is written."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Turnstile:
     """Who is in a session, and who waits for it."""
 

@@ -106,7 +106,7 @@ def test_the_top_level_is_what_the_owner_listed() -> None:
 
 
 def test_starting_loads_nothing_heavy() -> None:
-    heavy = ["httpx", "sqlite3", "prometheus_client", "google", "multiprocessing", "pytest", "email", "tempfile"]
+    heavy = ["httpx", "sqlite3", "prometheus_client", "google", "multiprocessing", "pytest", "email", "tempfile", "h11"]
     code = f"import sys, gw.supervisor, gw.cli; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -107,7 +107,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_nothing_but_our_files(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")}
-    kept = {"py.typed", "models.toml"}
+    kept = {"py.typed", "models.json"}
     ours = set()
     for folder in ("gw", "middleware", "adapters"):
         for path in (ROOT / folder).rglob("*"):

@@ -9,7 +9,7 @@ from typing import cast
 
 from gw.errors import ClientGone, GatewayError, InvalidRequest
 from gw.message import Body, Request
-from gw.server.body import NO_BODY, Counted, Framing, IncomingBody, ReadByH11, WholeBody
+from gw.server.body import NO_BODY, Counted, Framing, IncomingBody, WholeBody
 from gw.server.halfclose import watch
 from gw.server.head import any_head, check_partial
 from gw.server.response import LAST_CHUNK, Reply, error_reply, reply_head
@@ -130,9 +130,12 @@ class Connection(Wire):
                     self._buffer = b""
                 body: Body = WholeBody(rest) if rest else NO_BODY
             else:
-                body = self._body_of(
-                    Counted(length) if framing is None else ReadByH11(framing, length, len(head), state.limits), rest
-                )
+                reader: Framing = Counted(length)
+                if framing is not None:
+                    from gw.server.read_by_h11 import ReadByH11  # h11 is here by now
+
+                    reader = ReadByH11(framing, length, len(head), state.limits)
+                body = self._body_of(reader, rest)
         except GatewayError as error:
             self._refuse(error, state.new_id(), without_body=head.startswith(b"HEAD "))
             return

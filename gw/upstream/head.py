@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
-
-import h11
 
 from gw.message import Headers
 from gw.raw_headers import KnownHeaders, RawHeaders
+
+if TYPE_CHECKING:
+    import h11
 
 MAX_HEAD = 64 * 1024  # bytes of a response's head, interim responses included
 CHUNKED = -1  # values of Head.length that are no length
@@ -279,6 +280,8 @@ class HeadReader:
 
 def _judge(block: bytes, method: str) -> Head | None:
     """What h11 makes of a head; None for an interim response. Raises Malformed."""
+    import h11  # only where a provider's head is not canonical: it takes a twelfth of gw's start
+
     reader = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
     reader.send(h11.Request(method=method, target="/", headers=[("Host", "gw")]))
     reader.send(h11.EndOfMessage())

@@ -25,7 +25,7 @@ _REMEMBERED = 1024  # URLs; some providers have the model in theirs
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))  # they say Content-Length: 0 too (RFC 9110 8.6)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Route:
     """Where a URL leads for one backend, and the idle connections that lead there."""
 
