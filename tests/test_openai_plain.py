@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from gw.adapters.openai import OpenAI
 from gw.adapters.openai.answers import Source, note_plain, repair_completion
 from gw.backend import Backend
+from gw.document import Completion
 from gw.message import Candidate, Summary
-from gw.request_log.answers import only_text
+from gw.request_log.answers import said_by
 from gw.secret import Secret
 from tests.fakes import chat_request
 
@@ -119,7 +120,7 @@ def test_what_is_plain_needs_no_repair_and_says_what_repairs_and_the_log_find_in
     assert repaired == value
     found.model, found.upstream_id = value.get("model") or None, value["id"]
     assert noted == found
-    assert only_text(value) == text
+    assert said_by(Completion(None, value)) == text
 
 
 def test_openais_own_answers_are_plain() -> None:

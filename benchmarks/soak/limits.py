@@ -70,7 +70,7 @@ def _exact(lab: Lab) -> Figure:
         now += dice.expovariate(1000 * LIMIT * 1.5 / WINDOW)  # half as much again as is allowed
         key = dice.choice(keys)
         recent = [at for at in admitted[key][-LIMIT:] if at + WINDOW > now]
-        allowed = windows.admit(key, LIMIT, WINDOW, now).allowed
+        allowed = windows.admit(key, LIMIT, WINDOW, now)[0]
         wrong += allowed != (len(recent) < LIMIT)
         if allowed:
             admitted[key].append(now)
