@@ -87,16 +87,20 @@ class _Source(asyncio.Protocol):
             events = [_chunk(_event(dialect, b"x" * 50 + _stamp())) for _ in range(count)]
             self._transport.write(b"".join(events) + _chunk(_last(dialect)) + b"0\r\n\r\n")
         else:
-            asyncio.get_running_loop().call_later(pause, self._send, dialect, count, pause)
+            self._send_at(asyncio.get_running_loop().time() + pause, dialect, count, pause)
 
-    def _send(self, dialect: bytes, left: int, pause: float) -> None:
+    def _send_at(self, due: float, dialect: bytes, left: int, pause: float) -> None:
+        # By what is due, not by when the last one went: else a stream falls behind, and falls into step with others.
+        asyncio.get_running_loop().call_at(due, self._send, due, dialect, left, pause)
+
+    def _send(self, due: float, dialect: bytes, left: int, pause: float) -> None:
         if self._transport.is_closing():
             return
         if left == 0:
             self._transport.write(_chunk(_last(dialect)) + b"0\r\n\r\n")
             return
         self._transport.write(_chunk(_event(dialect, b"x" * 50 + _stamp())))
-        asyncio.get_running_loop().call_later(pause, self._send, dialect, left - 1, pause)
+        self._send_at(due + pause, dialect, left - 1, pause)
 
 
 def _stamp() -> bytes:
