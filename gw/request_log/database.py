@@ -57,8 +57,11 @@ class Database:
         """Add rows in one transaction, all or none; what is there already and final stays as it is."""
         requests: defaultdict[Shape, list[Value]] = defaultdict(list)
         tries: defaultdict[tuple[int, Shape], list[Value]] = defaultdict(list)
+        before: Shape | None = None
         for (shape, own), attempts in rows:
-            requests[shape] += own
+            if shape is not before:  # most are alike
+                before, values = shape, requests[shape]
+            values += own
             for shape_of_try, own_of_try in attempts:
                 tries[self._first_id(shape), shape_of_try] += own_of_try
         firsts = [self._first_id(shape) for shape in requests]
