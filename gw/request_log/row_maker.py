@@ -72,7 +72,7 @@ class RowMaker:
         if isinstance(session, str):
             own.append(session[:MAX_NAME])
             kind += HAS_SESSION
-        own.append(int(exchange.timestamp * 1000))
+        own.append(int(exchange.timestamp * 1000.0))
         known = (kind, _name(exchange.model), exchange.principal[0], exchange.operation, exchange.stream)
         shape = self._openings.get(known) or self._opening(known)
         return (shape, own), ()
@@ -112,6 +112,7 @@ class RowMaker:
         """The row of `requests`; it tells of the `only` try, too, where one is given."""
         # Built in one go, calling as little as may be: as a dictionary by column, read out again, it takes six times as
         # long.
+        # Its floats are divided by floats: an int would be converted first, each time.
         folder, prompt, response, metadata = self._read(exchange)
         started, began, ended = exchange.started, exchange.first_content, exchange.ended
         tries = exchange.attempts
@@ -137,10 +138,10 @@ class RowMaker:
         if only is not None:
             tried = only.started
             own += (
-                int(exchange.timestamp * 1000),
-                ((ended - started) * 1e6 + 0.5) // 1 / 1000,
-                ((tried - started) * 1e6 + 0.5) // 1 / 1000,
-                (((only.ended or tried) - tried) * 1e6 + 0.5) // 1 / 1000,
+                int(exchange.timestamp * 1000.0),
+                ((ended - started) * 1e6 + 0.5) // 1.0 / 1000.0,
+                ((tried - started) * 1e6 + 0.5) // 1.0 / 1000.0,
+                (((only.ended or tried) - tried) * 1e6 + 0.5) // 1.0 / 1000.0,
             )
             kind += HAS_TRY
             usage, cost, cost_source = summary.usage, summary.cost_usd, summary.cost_source
@@ -148,12 +149,12 @@ class RowMaker:
             if only.queue_wait is not None:
                 waited = _milliseconds(only.queue_wait)
         else:
-            own += (int(exchange.timestamp * 1000), ((ended - started) * 1e6 + 0.5) // 1 / 1000)
+            own += (int(exchange.timestamp * 1000.0), ((ended - started) * 1e6 + 0.5) // 1.0 / 1000.0)
             usage, waited = total_usage(exchange), _waited(exchange)
             cost, cost_source = total_cost(exchange) or (None, None)
             first = tries[0].backend if tries else None
         if began is not None:
-            own.append(((began - started) * 1e6 + 0.5) // 1 / 1000)
+            own.append(((began - started) * 1e6 + 0.5) // 1.0 / 1000.0)
             kind += HAS_FIRST_BYTE
         source, details = None, _NO_DETAILS
         if usage is not None:
