@@ -11,7 +11,7 @@ import orjson
 from gw.document import Document
 from gw.message import Exchange
 from gw.request_log.answers import is_more_than_text, messages_of, text_of
-from gw.request_log.media import IN_TEXT, elided, has_media, redacted
+from gw.request_log.media import IN_TEXT, MARK, elided, has_media, redacted
 from gw.request_log.tables import TYPES
 
 logger = logging.getLogger("gw.log")
@@ -54,7 +54,7 @@ class ContentKeeper:
                 said = exchange.response
                 if said:
                     response = attributes.get(ANSWER) if len(said) == 1 and not exchange.stream else None
-                    if response is None or not self._is_full or IN_TEXT in response:
+                    if response is None or not self._is_full or (MARK in response and IN_TEXT in response):
                         more = more or {}
                         response = self._response(exchange, response, more)
             if not more and method == "POST":
@@ -74,10 +74,12 @@ class ContentKeeper:
         """The messages as JSON, without media."""
         messages = chat.get("messages")
         if messages is None:
-            name = next((name for name in _FIELDS if name in chat), None)
-            if name is None:
+            for name in _FIELDS:
+                if name in chat:
+                    messages = chat[name]
+                    break
+            else:
                 return ""
-            messages = chat[name]
         if not self._is_full:
             return to_json(redacted(messages))
         are_texts = document is not None and 0 < (document.characters or 0) < LARGE
@@ -85,7 +87,7 @@ class ContentKeeper:
             return to_json(elided(messages))
         # Written first and searched as it stands: without media, a short one costs 1 us instead of 4.
         written = orjson.dumps(messages, default=str).decode()
-        if IN_TEXT in written if are_texts else has_media(written):
+        if (MARK in written and IN_TEXT in written) if are_texts else has_media(written):
             return to_json(elided(messages))
         return written
 

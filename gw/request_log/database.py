@@ -57,13 +57,16 @@ class Database:
         """Add rows in one transaction, all or none; what is there already and final stays as it is."""
         requests: defaultdict[Shape, list[Value]] = defaultdict(list)
         tries: defaultdict[tuple[int, Shape], list[Value]] = defaultdict(list)
+        before: Shape | None = None
         for (shape, own), attempts in rows:
-            requests[shape] += own
+            if shape is not before:  # most are alike
+                before, values = shape, requests[shape]
+            values += own
             for shape_of_try, own_of_try in attempts:
                 tries[self._first_id(shape), shape_of_try] += own_of_try
         firsts = [self._first_id(shape) for shape in requests]
         now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())  # as CURRENT_TIMESTAMP says it
-        with self._transaction() as connection:
+        with _told(), transaction(self._connection) as connection:
             for first, (shape, values) in zip(firsts, requests.items(), strict=True):
                 REQUESTS.insert(connection, shape, first, values, [now])
             for (first, shape), values in tries.items():
@@ -79,7 +82,7 @@ class Database:
 
     def _number(self, instance: Value) -> int:
         """The number by which this file knows a process; it gets one where it is new."""
-        with self._transaction() as connection:
+        with _told(), transaction(self._connection) as connection:
             connection.execute("INSERT OR IGNORE INTO instances (name) VALUES (?)", (instance,))
             (number,) = connection.execute("SELECT id FROM instances WHERE name = ?", (instance,)).fetchone()
         return int(number)
@@ -94,7 +97,7 @@ class Database:
             if owner == instance:
                 continue
             before = now if _is_gone(owner, instance) else now - STALE
-            with self._transaction() as connection:
+            with _told(), transaction(self._connection) as connection:
                 lost += connection.execute(
                     "UPDATE requests SET state = 'lost', error = 'the gateway stopped before the answer ended', "
                     "error_type = 'api_error', error_code = 'lost' "
@@ -105,7 +108,7 @@ class Database:
 
     def delete_before(self, timestamp: float, *, batch: int) -> bool:
         """Delete up to `batch` exchanges older than `timestamp` (Unix ms); whether there may be more."""
-        with self._transaction() as connection:
+        with _told(), transaction(self._connection) as connection:
             old = connection.execute(
                 "SELECT id FROM requests WHERE timestamp < ? LIMIT ?", (timestamp, batch)
             ).fetchall()
@@ -117,11 +120,6 @@ class Database:
         """Let go of the file. Never raises."""
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with _told(), transaction(self._connection) as connection:
-            yield connection
 
 
 def _set_up(connection: sqlite3.Connection, *, is_durable: bool) -> None:

@@ -10,6 +10,7 @@ _BASE64_FIELDS = frozenset({"data", "file_data"})  # of `input_audio`, `audio` a
 _SHORT = 64  # characters; a shorter `data` is a word
 _PIECE = 64 * 1024  # divisible by 4; between two pieces other threads get their turn
 IN_TEXT = ";base64,"  # every data URI that is taken out of a text has it; twice as long as "data", sought twice as fast
+MARK = IN_TEXT[0]  # most texts do not even have this, and a single character is sought ten times as fast
 _STRUCTURE = frozenset({"role", "type"})
 _ENDS = "\"'()<> \\\n"  # what ends a data URI inside a text
 

@@ -72,7 +72,7 @@ class RowMaker:
         if isinstance(session, str):
             own.append(session[:MAX_NAME])
             kind += HAS_SESSION
-        own.append(int(exchange.timestamp * 1000))
+        own.append(int(exchange.timestamp * 1000.0))
         known = (kind, _name(exchange.model), exchange.principal[0], exchange.operation, exchange.stream)
         shape = self._openings.get(known) or self._opening(known)
         return (shape, own), ()
@@ -112,6 +112,7 @@ class RowMaker:
         """The row of `requests`; it tells of the `only` try, too, where one is given."""
         # Built in one go, calling as little as may be: as a dictionary by column, read out again, it takes six times as
         # long.
+        # Its floats are divided by floats: an int would be converted first, each time.
         folder, prompt, response, metadata = self._read(exchange)
         started, began, ended = exchange.started, exchange.first_content, exchange.ended
         tries = exchange.attempts
@@ -133,18 +134,28 @@ class RowMaker:
             kind += HAS_UPSTREAM_ID
         if ended is None:
             ended = self._clock()
-        own += (int(exchange.timestamp * 1000), ((ended - started) * 1e6 + 0.5) // 1 / 1000)
-        if began is not None:
-            own.append(((began - started) * 1e6 + 0.5) // 1 / 1000)
-            kind += HAS_FIRST_BYTE
-        first = try_model = try_status = None
+        first = try_model = try_status = waited = None
         if only is not None:
+            tried = only.started
+            own += (
+                int(exchange.timestamp * 1000.0),
+                ((ended - started) * 1e6 + 0.5) // 1.0 / 1000.0,
+                ((tried - started) * 1e6 + 0.5) // 1.0 / 1000.0,
+                (((only.ended or tried) - tried) * 1e6 + 0.5) // 1.0 / 1000.0,
+            )
+            kind += HAS_TRY
             usage, cost, cost_source = summary.usage, summary.cost_usd, summary.cost_source
             try_model, try_status = only.model, only.status
+            if only.queue_wait is not None:
+                waited = _milliseconds(only.queue_wait)
         else:
-            usage = total_usage(exchange)
+            own += (int(exchange.timestamp * 1000.0), ((ended - started) * 1e6 + 0.5) // 1.0 / 1000.0)
+            usage, waited = total_usage(exchange), _waited(exchange)
             cost, cost_source = total_cost(exchange) or (None, None)
             first = tries[0].backend if tries else None
+        if began is not None:
+            own.append(((began - started) * 1e6 + 0.5) // 1.0 / 1000.0)
+            kind += HAS_FIRST_BYTE
         source, details = None, _NO_DETAILS
         if usage is not None:
             source, details = usage.source, (usage.cached, usage.cache_written, usage.reasoning)
@@ -157,13 +168,6 @@ class RowMaker:
         if cost is not None:
             own.append(cost)
             kind += HAS_COST
-        if only is not None:
-            tried = only.started
-            own += (
-                ((tried - started) * 1e6 + 0.5) // 1 / 1000,
-                (((only.ended or tried) - tried) * 1e6 + 0.5) // 1 / 1000,
-            )
-            kind += HAS_TRY
         error = _NO_ERROR
         if exchange.error is not None or exchange.status >= 400:
             error = self._error(exchange)
@@ -173,7 +177,7 @@ class RowMaker:
             folder,
             model,
             error,
-            None if only is not None and only.queue_wait is None else _waited(exchange),
+            waited,
             exchange.degraded,
             metadata,
             exchange.principal[0],  # by its name it is looked up anew each time

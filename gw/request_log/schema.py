@@ -109,8 +109,8 @@ _FINISH = (
 )
 
 # Bits of a row's kind: which groups of `REQUESTS.optional` it has.
-HAS_SESSION, HAS_RESPONSE, HAS_UPSTREAM_ID, HAS_TIMESTAMP, HAS_DURATION, HAS_FIRST_BYTE = (1 << n for n in range(6))
-HAS_TOKENS, HAS_DETAILS, HAS_COST, HAS_TRY = (1 << n for n in range(6, 10))
+HAS_SESSION, HAS_RESPONSE, HAS_UPSTREAM_ID, HAS_TIMESTAMP, HAS_DURATION, HAS_TRY = (1 << n for n in range(6))
+HAS_FIRST_BYTE, HAS_TOKENS, HAS_DETAILS, HAS_COST = (1 << n for n in range(6, 10))
 
 REQUESTS = Table(
     "requests",
@@ -124,7 +124,7 @@ REQUESTS = Table(
     own=("prompt", "request_id", "client"),
     optional=(
         *(("session_id",), ("response",), ("upstream_id",), ("timestamp",), ("duration_ms",)),
-        *(("first_byte_ms",), ("tokens_input", "tokens_output"), _DETAILS, ("cost_usd",), ("try_delay_ms", "try_ms")),
+        *(("try_delay_ms", "try_ms"), ("first_byte_ms",), ("tokens_input", "tokens_output"), _DETAILS, ("cost_usd",)),
     ),
     texts=frozenset({"prompt", "request_id", "client", "session_id", "response", "upstream_id"}),
     told=("created_at",),  # where SQLite finds the time by itself, it does so for each row: 1,700 instructions

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 Value = str | int | float | None
 
 SIZES = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)  # rows a statement; few, so that SQLite compiles each of them once
+_SIZE = [next((size for size in SIZES if size <= rows), 0) for rows in range(SIZES[0] + 1)]  # by the rows that are left
 MAX_SHAPES = 256  # kept of a table
 TYPES = frozenset({str, int, float, bool, type(None)})
 
@@ -29,7 +30,8 @@ class Shape:
     ) -> None:
         self.kind = kind
         self.shared = shared  # the values of `Table.shared`
-        self.given = [value for value in shared if value is not None]
+        # As sqlite3 binds them at once; for a bool it looks for an adapter: 2,000 instructions with each statement.
+        self.given = [int(value) if isinstance(value, bool) else value for value in shared if value is not None]
         self.texts = [value for value in shared if isinstance(value, str)]
         self.width = width  # values that each row has of its own, its key among them
         self.last_text = last_text  # up to here its own values, but the key, are texts
@@ -84,12 +86,12 @@ class Table:
         """Add rows of one shape: `values` are those of one row after the other; `first` is added to their keys."""
         given = [*shape.given, *told, first]
         width, start = shape.width, 0
-        for size in SIZES:
-            while len(values) - start >= size * width:
-                end = start + size * width
-                statement = shape.statements.get(size) or self._statement(shape, size)
-                connection.execute(statement, given + values[start:end])
-                start = end
+        while start < len(values):
+            size = _SIZE[min((len(values) - start) // width, SIZES[0])]
+            end = start + size * width
+            statement = shape.statements.get(size) or self._statement(shape, size)
+            connection.execute(statement, given + values[start:end])
+            start = end
 
     def as_dict(self, row: Row) -> dict[str, Value]:
         """The row by column, without its key."""
