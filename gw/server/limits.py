@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 MB = 1024 * 1024
 
 
-class Limits(NamedTuple):
+@dataclass(slots=True, frozen=True)
+class Limits:
     """Sizes in bytes, times in seconds. The defaults lean on what the well-known proxies promise."""
 
     max_head: int = 32 * 1024  # also what trailers and chunk extensions may use up; nginx 4 x 8 KB, HAProxy 16 KB
