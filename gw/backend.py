@@ -237,9 +237,9 @@ class Backend:
 
         A configured price goes before one for each request, and both before the list price.
         """
-        price = self.price
-        if price is None and self.cost_per_request is None and self.prices is not None:
-            price = self.prices(model)
+        price, prices = self.price, self.prices
+        if price is None and prices is not None and self.cost_per_request is None:
+            price = prices(model)
         if usage is not None and price is not None:
             return price.of(usage), "priced" if usage.source == "reported" else "estimated"
         if self.cost_per_request is not None:

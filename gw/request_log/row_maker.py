@@ -73,7 +73,7 @@ class RowMaker:
             own.append(session[:MAX_NAME])
             kind += HAS_SESSION
         own.append(int(exchange.timestamp * 1000))
-        known = (kind, _name(exchange.model), exchange.principal[0], exchange.operation, exchange.stream)
+        known = (kind, _name(exchange.model), exchange.principal.name, exchange.operation, exchange.stream)
         shape = self._openings.get(known) or self._opening(known)
         return (shape, own), ()
 
@@ -176,7 +176,7 @@ class RowMaker:
             None if only is not None and only.queue_wait is None else _waited(exchange),
             exchange.degraded,
             metadata,
-            exchange.principal[0],  # by its name it is looked up anew each time
+            exchange.principal.name,
             exchange.operation,
             exchange.status or status_of(exchange.error),
             exchange.stream,
