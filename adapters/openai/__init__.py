@@ -20,7 +20,7 @@ __all__ = ["DIALECTS", "Dialect", "OpenAI", "OpenAICodec"]
 _KEPT = 64  # heads
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Head:
     """What a request's key decides: its header fields, and what must not be quoted of its answer."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MB = 1024 * 1024
 
 
-@dataclass(slots=True, frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """Sizes in bytes, times in seconds. The defaults lean on what the well-known proxies promise."""
 
     max_head: int = 32 * 1024  # also what trailers and chunk extensions may use up; nginx 4 x 8 KB, HAProxy 16 KB

@@ -182,7 +182,7 @@ def _unsendable(headers: Sequence[tuple[str, str]]) -> ValueError:
 # --- the provider's ---------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Known:
     """A head that came before, but for the digits of its Content-Length."""
 
