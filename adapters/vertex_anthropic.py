@@ -6,6 +6,7 @@ https://cloud.google.com/vertex-ai/generative-ai/docs/partner-models/use-claude
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
@@ -87,7 +88,7 @@ class VertexAnthropic(Anthropic):
             request = await self.fetcher.inline(request)
         if self._tokens is not None:
             key: Secret | None = await self._tokens.token()
-            return request.replace(candidates=(request.candidate._replace(key=key), *request.candidates[1:]))
+            return request.replace(candidates=(replace(request.candidate, key=key), *request.candidates[1:]))
         if not request.candidate.key:
             raise UpstreamError(
                 f'backend "{request.candidate.backend.name}" has no access token: set credentials, token_env or '

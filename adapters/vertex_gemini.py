@@ -5,6 +5,7 @@ https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -80,7 +81,7 @@ class VertexGemini(Gemini):
         request = await super().prepare(request)
         if self._tokens is not None:
             key: Secret | None = await self._tokens.token()
-            return request.replace(candidates=(request.candidate._replace(key=key), *request.candidates[1:]))
+            return request.replace(candidates=(replace(request.candidate, key=key), *request.candidates[1:]))
         if not request.candidate.key:
             cure = "an api_key_env, or project and credentials" if self._is_express else "credentials or token_command"
             raise UpstreamError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from gw.message import Usage
 from gw.secret import Secret
@@ -24,7 +24,8 @@ LIMITED_KEY = 30.0  # ... that was limited without a Retry-After
 CAPABILITIES = ("functions", "cli_tools", "images", "stream")
 
 
-class Timeouts(NamedTuple):
+@dataclass(slots=True, frozen=True)
+class Timeouts:
     """Seconds. `connect` opens a connection; `first_content` and `idle` rule streams; `total` rules whole answers.
 
     `first_byte` rules both from the request to the first byte of an answer; None: the others do. Most providers send
@@ -144,7 +145,7 @@ class Backend:
     cost_per_request: float | None = None
     context_length: int | None = None  # tokens; None is unknown
     keys: Sequence[Secret] = ()
-    timeouts: Timeouts = Timeouts()  # noqa: RUF009 (immutable)
+    timeouts: Timeouts = Timeouts()
     weight: int = 1  # its share among the members of its group
     on_loss: str = "allow"  # allow | reject | reroute: what to do where translation would lose something
     explicit_only: bool = False  # echo: only by name, or when nothing else is ready
@@ -236,9 +237,9 @@ class Backend:
 
         A configured price goes before one for each request, and both before the list price.
         """
-        price = self.price
-        if price is None and self.cost_per_request is None and self.prices is not None:
-            price = self.prices(model)
+        price, prices = self.price, self.prices
+        if price is None and prices is not None and self.cost_per_request is None:
+            price = prices(model)
         if usage is not None and price is not None:
             return price.of(usage), "priced" if usage.source == "reported" else "estimated"
         if self.cost_per_request is not None:

@@ -41,7 +41,7 @@ def explain(request: Request, router: Router, backends: Backends, secrets: Known
     page["drops_tools"] = decision.drops_tools
     page["candidates"] = [_candidate(candidate, request) for candidate in decision.candidates]
     page["candidates"] += [
-        _candidate(candidate._replace(reason=f"without the tools; {candidate.reason}"), _untooled(request))
+        _candidate(replace(candidate, reason=f"without the tools; {candidate.reason}"), _untooled(request))
         for candidate in decision.without_tools
     ]
     page["skipped"] = [{"backend": name, "reason": reason} for name, reason in decision.skipped]
@@ -93,7 +93,7 @@ def _losses(candidate: Candidate, request: Request) -> Sequence[Loss]:
 def _keyed(candidate: Candidate, request: Request) -> Request:
     """The request as an adapter opens it: with one of the backend's keys."""
     if candidate.key is None:
-        candidate = candidate._replace(key=next(iter(candidate.backend.keys), None))
+        candidate = replace(candidate, key=next(iter(candidate.backend.keys), None))
     return request.replace(candidates=(candidate,))
 
 

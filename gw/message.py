@@ -65,7 +65,8 @@ class Body(Protocol):
         """The whole body. Raises InvalidRequest (413, 408, 400 for bad framing); may be called again."""
 
 
-class Principal(NamedTuple):
+@dataclass(slots=True, frozen=True)
+class Principal:
     """Who asks: the name of a key and what it may use. None of a field means everything."""
 
     name: str
@@ -78,7 +79,8 @@ ANONYMOUS = Principal("anonymous")
 _NO_PARAMETERS: Mapping[str, str] = {}
 
 
-class Candidate(NamedTuple):
+@dataclass(slots=True, frozen=True)
+class Candidate:
     """A backend that may answer, with the model to ask it for and the name that the client shall read."""
 
     backend: Backend

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from gw.backend import COOLING_UNTIL, Backend
@@ -81,7 +81,7 @@ class Plan:
             for (backend, upstream), reason in zip(ranked, reasons, strict=True)
         ]
         # Who comes second or later answers under its own name.
-        self._laters = [candidate._replace(answers_as=candidate.model) for candidate in self._candidates]
+        self._laters = [replace(candidate, answers_as=candidate.model) for candidate in self._candidates]
         self._backends = [backend for backend, _ in ranked]
         self._decisions: list[Decision | None] = [None] * self._equals  # by who is first, while that one is awake
 

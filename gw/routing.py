@@ -149,7 +149,7 @@ class Router:
         except GatewayError:
             return Decision((first,))  # nobody else could answer; that matters only if the named one fails
         after = [
-            other._replace(answers_as=other.model, reason=f"explicit_fallback; {other.reason}")
+            replace(other, answers_as=other.model, reason=f"explicit_fallback; {other.reason}")
             for other in others.candidates
             if other.backend is not backend
         ]

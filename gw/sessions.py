@@ -11,7 +11,7 @@ import os
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import floor
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -154,14 +154,14 @@ class Sessions:
             return candidates
         mine = next((candidate for candidate in candidates if candidate.backend.name == name), None)
         if mine is not None:  # with the model that a rule asks it for
-            mine = mine._replace(answers_as=request.exchange.model or mine.model)
+            mine = replace(mine, answers_as=request.exchange.model or mine.model)
         else:
             try:
                 mine = decide(request.replace(parameters={"backend": name}))[0]
             except GatewayError:
                 return candidates
-        others = [c._replace(answers_as=c.model) for c in candidates if c.backend is not mine.backend]
-        return [mine._replace(explicit=False, reason="the session's own backend"), *others]
+        others = [replace(c, answers_as=c.model) for c in candidates if c.backend is not mine.backend]
+        return [replace(mine, explicit=False, reason="the session's own backend"), *others]
 
     async def _past(self, session_id: str, key: str) -> Past:
         """What it has said. The log may still have its last turn in hand, here or in another worker."""

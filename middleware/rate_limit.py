@@ -48,9 +48,17 @@ class RateLimit:
         self._clock = clock
 
     async def __call__(self, request: Request, call_next: Handler, /) -> Response:
-        key, limit, window = self._whose(request)
+        principal = request.principal
+        limit, window = self._max, self._window
+        if principal.name == "anonymous":
+            key = _caller(self._forwarded_for(request) if self._proxies else request.client)
+        else:
+            key = b"key " + principal.name.encode()
+            if principal.rate is not None:
+                limit, window = principal.rate
         allowed, remaining, reset = self._admit(key, limit, window, self._clock())
         seconds = math.ceil(reset)
+        headers: dict[str, str] = {}  # of whatever comes back
         try:
             if not allowed:
                 raise RateLimited(
@@ -58,20 +66,15 @@ class RateLimit:
                     retry_after=seconds,
                 )
             response = await call_next(request)
+            headers = response.headers
+            return response
         except GatewayError as error:
-            _tell(error.headers, limit, remaining, seconds)
+            headers = error.headers
             raise
-        _tell(response.headers, limit, remaining, seconds)
-        return response
-
-    def _whose(self, request: Request) -> tuple[bytes, int, float]:
-        """The key to count for, its limit, and its window in seconds."""
-        principal = request.principal
-        if principal.name != "anonymous":
-            limit, window = principal.rate or (self._max, self._window)
-            return b"key " + principal.name.encode(), limit, window
-        client = self._forwarded_for(request) if self._proxies else request.client
-        return _caller(client), self._max, self._window
+        finally:
+            headers["X-RateLimit-Limit"] = _texts[limit]
+            headers["X-RateLimit-Remaining"] = str(remaining)
+            headers["X-RateLimit-Reset"] = _texts[seconds]
 
     def _forwarded_for(self, request: Request) -> str:
         """The address that the outermost trusted proxy saw; the socket's own where that is no trusted proxy."""
@@ -90,12 +93,6 @@ class RateLimit:
     def _is_proxy(self, client: str) -> bool:
         address = _parsed(client)
         return address is not None and any(address in network for network in self._proxies)
-
-
-def _tell(headers: dict[str, str], limit: int, remaining: int, seconds: int) -> None:
-    headers["X-RateLimit-Limit"] = _texts[limit]
-    headers["X-RateLimit-Remaining"] = str(remaining)
-    headers["X-RateLimit-Reset"] = _texts[seconds]
 
 
 class _Texts(dict[int, str]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -564,7 +565,7 @@ def test_a_signature_that_the_client_lost_comes_from_the_store_of_the_same_princ
     stranger = chat_request(
         chat,
         candidates=(Candidate(backend, "gemini-3-flash-preview", "asked"),),
-        principal=ANONYMOUS._replace(name="other"),
+        principal=replace(ANONYMOUS, name="other"),
     )
     assert b"c2ln" not in adapter.open(stranger).wire.content
 

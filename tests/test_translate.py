@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -85,7 +86,7 @@ class TokenAdapter(LineAdapter):
 
     async def prepare(self, request: Request) -> Request:
         token = Secret(f"token-{len(self.refused)}")
-        return request.replace(candidates=(request.candidate._replace(key=token),))
+        return request.replace(candidates=(replace(request.candidate, key=token),))
 
     def refused_key(self, key: Secret | None) -> None:
         self.refused.append(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from gw.adapter import WireRequest
@@ -20,7 +20,8 @@ __all__ = ["DIALECTS", "Dialect", "OpenAI", "OpenAICodec"]
 _KEPT = 64  # heads
 
 
-class _Head(NamedTuple):
+@dataclass(slots=True, eq=False, repr=False)
+class _Head:
     """What a request's key decides: its header fields, and what must not be quoted of its answer."""
 
     key: Secret | None  # held, so that no other one comes to have its id

@@ -82,7 +82,7 @@ class ChatCompletions:
         """
         content = response.content
         if isinstance(content, Completion):
-            raw = splice(content.raw, extras(exchange))
+            raw = splice(content.came or content.raw, extras(exchange))  # a property costs a Python call
             return Reply(response.status, response.headers.items(), raw, JSON_LINES, timing)
         if isinstance(content, Stream):
             options = exchange.request.peek().get("stream_options") if exchange.request is not None else None

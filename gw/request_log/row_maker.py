@@ -73,7 +73,7 @@ class RowMaker:
             own.append(session[:MAX_NAME])
             kind += HAS_SESSION
         own.append(int(exchange.timestamp * 1000.0))
-        known = (kind, _name(exchange.model), exchange.principal[0], exchange.operation, exchange.stream)
+        known = (kind, _name(exchange.model), exchange.principal.name, exchange.operation, exchange.stream)
         shape = self._openings.get(known) or self._opening(known)
         return (shape, own), ()
 
@@ -180,7 +180,7 @@ class RowMaker:
             waited,
             exchange.degraded,
             metadata,
-            exchange.principal[0],  # by its name it is looked up anew each time
+            exchange.principal.name,
             exchange.operation,
             exchange.status or status_of(exchange.error),
             exchange.stream,

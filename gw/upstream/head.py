@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -181,7 +182,8 @@ def _unsendable(headers: Sequence[tuple[str, str]]) -> ValueError:
 # --- the provider's ---------------------------------------------------------------------------------------------
 
 
-class _Known(NamedTuple):
+@dataclass(slots=True, eq=False, repr=False)
+class _Known:
     """A head that came before, but for the digits of its Content-Length."""
 
     behind: bytes  # what follows the line with the digits

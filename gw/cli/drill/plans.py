@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -188,8 +188,8 @@ def _with(component: Component, **keywords: Any) -> Component:
 
 
 def _lengthened(timeouts: Timeouts, times: float) -> Timeouts:
-    known = {name: seconds for name, seconds in timeouts._asdict().items() if seconds is not None}
-    return timeouts._replace(**{name: seconds * times for name, seconds in known.items()})
+    known = {name: seconds for name, seconds in asdict(timeouts).items() if seconds is not None}
+    return replace(timeouts, **{name: seconds * times for name, seconds in known.items()})
 
 
 def _faulty(table: BackendTable, dialect: Dialect, only: str | None, times: float) -> BackendTable:
