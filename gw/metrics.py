@@ -182,13 +182,9 @@ class Metrics:
         total, durations, first_contents = self._of_request.get(key) or self._request_rows(*key)
         total[0] += 1.0
         started, ended, began = exchange.started, exchange.ended, exchange.first_content
-        seconds = (self._clock() if ended is None else ended) - started
-        durations[bisect_left(SECONDS, seconds)] += 1.0
-        durations[_SUM] += seconds
+        _observe(durations, (self._clock() if ended is None else ended) - started)
         if began is not None:
-            seconds = began - started
-            first_contents[bisect_left(SECONDS, seconds)] += 1.0
-            first_contents[_SUM] += seconds
+            _observe(first_contents, began - started)
             if exchange.stream and exchange.error is not None:
                 self.inc("gw_streams_cut_total", (backend, outcome_of(exchange.error)))
         if exchange.degraded:
@@ -204,9 +200,7 @@ class Metrics:
         total, durations, inputs, outputs, rest, spent = self._of_attempt.get(key) or self._attempt_rows(*key)
         total[0] += 1.0
         if attempt.ended is not None:
-            seconds = attempt.ended - attempt.started
-            durations[bisect_left(SECONDS, seconds)] += 1.0
-            durations[_SUM] += seconds
+            _observe(durations, attempt.ended - attempt.started)
         if attempt.queue_wait is not None:
             self.observe("gw_queue_wait_seconds", attempt.queue_wait, (backend,))
         if attempt.losses:
@@ -303,6 +297,14 @@ class Metrics:
             return self._series.sums(family.name)
         over = max if family.over_workers == "max" else sum
         return [((), [over(row[0] for row in watched.rows.rows)])]
+
+
+def _observe(row: Row, seconds: float) -> None:
+    """Add to one of the histograms over SECONDS."""
+    if seconds < 0.0:
+        seconds = 0.0
+    row[bisect_left(SECONDS, seconds)] += 1.0
+    row[_SUM] += seconds
 
 
 def resident_memory() -> float:
