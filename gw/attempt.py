@@ -137,7 +137,7 @@ class AnswerStream(Stream):
 
     def _pass_on(self, data: bytes) -> bool | None:
         """What `read` would do, for bytes that come while it waits for some; whether that was content, or the last."""
-        try:
+        try:  # as in _feed: to call it would cost an event 2 % more
             chunks = self._codec.feed(data)
         except MALFORMED as error:
             raise not_understood(self._backend, error) from error

@@ -23,10 +23,7 @@ RETRY_AFTER = 1.0  # seconds, for a client where no provider says how long its l
 
 
 class Walk:
-    """The candidates of one request, and how those that were asked have failed.
-
-    Made where there is more to it than asking the first one: hardly any request needs it.
-    """
+    """The candidates of one request, and how those that were asked have failed."""
 
     __slots__ = (
         "_latencies",
@@ -44,11 +41,10 @@ class Walk:
         "rivals",
     )
 
-    def __init__(
-        self, request: Request, raw: bytes, call_next: Handler, deadline: Deadline | None, latencies: Latencies
-    ) -> None:
-        """`raw` is the body as it came in: layers below may change it in place, and every try begins with it."""
-        self._raw = raw
+    def __init__(self, request: Request, call_next: Handler, deadline: Deadline | None, latencies: Latencies) -> None:
+        # Layers below may change the body in place; every try begins with what came in here.
+        document = request.document
+        self._raw = document.raw if document is not None else b""
         self._latencies = latencies
         self._too_short = 0  # the longest context that the prompt did not fit in, in tokens
         self.call_next = call_next
@@ -69,7 +65,11 @@ class Walk:
 
     def attempt(self, candidate: Candidate) -> Request:
         """The request as one candidate is asked it."""
-        return asked_of(candidate, self.request, self._raw)
+        attempt = self.request.copy()
+        attempt.candidates = (candidate,)
+        if self.request.exchange.attempts:
+            attempt.document = Document(self._raw)
+        return attempt
 
     def ask(self, candidate: Candidate) -> Awaitable[Response]:
         """The candidate's answer."""
@@ -156,15 +156,6 @@ class Walk:
                 return failure
         told = [failure for failure in failures if not isinstance(failure, Unavailable)]
         return (told or failures)[-1]
-
-
-def asked_of(candidate: Candidate, request: Request, raw: bytes) -> Request:
-    """The request as one candidate is asked it: its own copy. `raw` is the body as it came in."""
-    attempt = request.copy()
-    attempt.candidates = (candidate,)
-    if request.exchange.attempts:
-        attempt.document = Document(raw)
-    return attempt
 
 
 def cooling(backend: Backend) -> Unavailable:

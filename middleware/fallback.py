@@ -27,7 +27,7 @@ from gw.pipeline import Handler
 from gw.retry import Budget, Retries, Share
 from gw.stream import ListStream, Stream
 from gw.successor import Successor
-from gw.walk import Walk, asked_of, cooling, new_latencies
+from gw.walk import Walk, cooling, new_latencies
 
 PASSED_ON = "gw.fallback.passed_on"  # the attribute of an exchange that holds the Walk of a stream that has begun
 _OF_A_KEY = frozenset({"dead_key", "quota", "rate_limit"})  # another key of the same backend may do
@@ -81,50 +81,36 @@ class Fallback:
     async def __call__(self, request: Request, call_next: Handler) -> Response:
         if self._holds_back:
             call_next = _held_back(call_next)
-        deadline = deadline_of(request, self._clock)
-        document = request.document
-        raw = b"" if document is None else document.came or document.raw  # a property costs a Python call
+        walk = Walk(request, call_next, deadline_of(request, self._clock), self._latencies)
         self._budget.count()
         if self._hedge is not None:
             self._hedge.count()
-        walk: Walk | None = None
-        position = -1
-        for candidate in request.candidates:
-            position += 1
-            backend = candidate.backend
-            if walk is not None and walk.is_too_small(backend):
+        for position, candidate in enumerate(walk.candidates):
+            if walk.failures and walk.is_too_small(candidate.backend):
                 continue
-            admission = self._breaker.admit(backend)
-            if walk is None and (admission != "closed" or deadline is not None or self._hedge is not None):
-                walk = Walk(request, raw, call_next, deadline, self._latencies)
-            if walk is not None and (admission == "open" or (admission == "busy" and walk.later(position))):
-                walk.failures += (cooling(backend),)
+            admission = self._breaker.admit(candidate.backend)
+            if admission == "open" or (admission == "busy" and walk.later(position)):
+                walk.failures += (cooling(candidate.backend),)
                 continue
+            if position:
+                walk.go_to(position)
+            is_plain = walk.deadline is None and (self._hedge is None or bool(walk.failures))
             try:
                 # All of it in this frame: hardly any request comes back to the head of the loop.
-                asks = is_plain = True
-                if walk is not None:
-                    walk.go_to(position)
-                    is_plain = deadline is None and (self._hedge is None or bool(walk.failures))
-                    asks = not walk.rivals or await self._may_ask(walk, candidate)
+                asks = not walk.rivals or await self._may_ask(walk, candidate)
                 while asks:
                     try:
-                        if walk is None or is_plain:
-                            response = await call_next(asked_of(candidate, request, raw))
+                        if is_plain:
+                            response = await call_next(walk.attempt(candidate))
                         else:
                             response = await self._try(walk, candidate)
                     except GatewayError as error:
-                        if walk is None:
-                            walk = Walk(request, raw, call_next, deadline, self._latencies)
                         asks = await self._asks_again(walk, candidate, error)
                     else:
-                        if walk is None and isinstance(response.content, Stream):
-                            walk = Walk(request, raw, call_next, deadline, self._latencies)
-                        return self._answered(walk, request, response)
+                        return self._answered(walk, response)
             finally:
                 if admission == "probe":
-                    self._breaker.release(backend)
-        assert walk is not None, "route leaves no request without a candidate"
+                    self._breaker.release(candidate.backend)
         raise walk.verdict()
 
     def ended(self, exchange: Exchange) -> None:
@@ -202,31 +188,28 @@ class Fallback:
         walk.position += is_second
         return response
 
-    def _answered(self, walk: Walk | None, request: Request, response: Response) -> Response:
-        """The answer with what is told of it. A stream's has its walk."""
-        exchange = request.exchange
+    def _answered(self, walk: Walk, response: Response) -> Response:
+        exchange = walk.request.exchange
         attempts = exchange.attempts
-        count = len(attempts)
-        position = 0 if walk is None else walk.position
-        candidate = request.candidates[position]
+        candidate = walk.candidates[walk.position]
         backend = candidate.backend
         content = response.content
-        if walk is not None and isinstance(content, Stream):
+        if isinstance(content, Stream):
             response.content = self._passed_on(walk, candidate, content)
         else:
             self._breaker.answered(backend)
-        if count:
+        if attempts:
             # How long the one that answered took.
             attempt, stream = attempts[-1], exchange.stream
             until = attempt.ended if self._holds_back or not stream else attempt.first_content
             if until is not None:
                 self._latencies[attempt.backend, stream].add(until - attempt.started)
-        if position:
+        if walk.position:
             exchange.degraded = True
         headers = response.headers
         headers["X-Gateway-Backend"] = backend.name
         headers["X-Gateway-Degraded"] = "true" if exchange.degraded else "false"
-        headers["X-Gateway-Attempts"] = "1" if count == 1 else str(count)
+        headers["X-Gateway-Attempts"] = str(len(attempts))
         return response
 
     def _passed_on(self, walk: Walk, candidate: Candidate, stream: Stream) -> Stream:

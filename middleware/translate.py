@@ -17,13 +17,12 @@ from gw.backend import IN_FLIGHT, Backend
 from gw.document import Completion
 from gw.errors import UpstreamError
 from gw.losses import judge, told
-from gw.message import Attempt, Candidate, Request, Response, Summary
+from gw.message import Attempt, Candidate, Request, Response
 from gw.places import Places
 from gw.provider_limits import heed
 from gw.secret import Secret
 from gw.stream import Stream, begun
 
-_UNTOLD = Summary()  # of attempts that nobody has seen yet; never written to
 MAX_ERROR_BODY = 256 * 1024  # what is read of an error answer; providers' own are a few kilobytes
 
 
@@ -36,14 +35,11 @@ class Translate:
         self._clock = clock
 
     async def __call__(self, request: Request, call_next: WireHandler) -> Response:
-        candidate = request.candidates[0] if request.candidates else request.candidate  # which says what is missing
+        candidate = request.candidate
         backend, clock = candidate.backend, self._clock
         adapter, provider = backend.adapter, backend.provider
         prepare = getattr(adapter, "prepare", None)
-        # The codec brings a summary. Only where it does not come at once is there another one until then.
-        is_at_once = prepare is None and provider is None and backend.places is None
-        summary = _UNTOLD if is_at_once else Summary()
-        attempt = Attempt(backend.name, candidate.model, clock(), None, None, None, None, summary)
+        attempt = Attempt(backend.name, candidate.model, clock())
         request.exchange.attempts.append(attempt)
         if backend.places is not None:
             await _enter(backend.places, attempt, clock)
@@ -85,8 +81,6 @@ class Translate:
                         end_attempt(attempt, backend, clock, None)
                     return Response(content, 200, told(codec.losses) if codec.losses else None, codec.summary)
         except BaseException as error:
-            if attempt.summary is _UNTOLD:
-                attempt.summary = Summary()
             end_attempt(attempt, backend, clock, error, wire)
             raise
 

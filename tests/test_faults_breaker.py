@@ -190,7 +190,7 @@ def ended(world: World, attempt: Attempt) -> None:
     exchange.attempts = [attempt]
     request = chat_request()
     request.candidates = [Candidate(backend, "m", "gpt-4") for backend in world.backends]
-    exchange.attributes[PASSED_ON] = Walk(request, b"", ask, None, new_latencies())
+    exchange.attributes[PASSED_ON] = Walk(request, ask, None, new_latencies())
     world.fallback.ended(exchange)
 
 
