@@ -1,4 +1,4 @@
-"""The harness: `python -m benchmarks.harness [--rounds N] [--seconds S] [--json FILE]`.
+"""The harness: `python -m benchmarks.harness [--rounds N] [--seconds S] [--beside NAME[=PATH] ...] [--json FILE]`.
 
 Starts nginx as provider, nginx as bare proxy, gw with its whole pipeline and, for streams, an event source; pins the
 servers to one core and everything else to the other; interleaves the runs, so that a noisy neighbour hits all alike;
@@ -20,8 +20,8 @@ from typing import Any
 
 import orjson
 
+from benchmarks.harness import beside, single
 from benchmarks.harness import processes as p
-from benchmarks.harness import single
 from benchmarks.harness.load import StreamRun, WholeRun, streams, whole, wrk_path
 
 # Below, connections have stalled and the run says nothing. There is no upper bound: wrk corrects its mean for
@@ -59,6 +59,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="how often each run is repeated (default 5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long one run of wrk takes (default 3)")
     parser.add_argument("--only", choices=("whole", "streams", "single"), help="only these runs")
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        default=[],
+        metavar="NAME[=PATH]",
+        help=f"other gateways that are installed, for whole answers: {', '.join(beside.KNOWN)}",
+    )
     parser.add_argument("--json", type=Path, help="write all figures there")
     return parser.parse_args()
 
@@ -85,6 +92,8 @@ def _whole(stack: ExitStack, folder: Path, arguments: argparse.Namespace, result
         "gw": stack.enter_context(p.gateway(upstream, folder)),
         "gw, h11 for every byte": stack.enter_context(p.gateway(upstream, folder, name="gw-h11", http="h11")),
     }
+    for name, program in beside.found(arguments.beside).items():
+        servers[name] = stack.enter_context(beside.gateway(name, program, upstream, folder))
     started = {name: p.resident_kb(server.pid) for name, server in servers.items()}
     for server in servers.values():
         whole(server, 16, 1, folder)  # warm up

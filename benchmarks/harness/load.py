@@ -32,6 +32,7 @@ wrk.method = "POST"
 wrk.body = [==[{body}]==]
 wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Authorization"] = "Bearer sk-client"
+{headers}
 done = function(summary, latency, requests)
   io.write(string.format("RESULT %d %d %.1f %d %d %.1f %d\\n", summary.requests, summary.duration,
     latency.mean, latency:percentile(50), latency:percentile(99), latency.max,
@@ -61,7 +62,8 @@ def wrk_path() -> str | None:
 def whole(program: Program, connections: int, seconds: float, folder: Path, body: bytes = REQUEST) -> WholeRun:
     """Ask for whole answers over `connections` connections."""
     script = folder / "post.lua"
-    script.write_text(_LUA.replace("{body}", body.decode()))
+    headers = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in program.headers.items())
+    script.write_text(_LUA.replace("{headers}", headers).replace("{body}", body.decode()))
     path = wrk_path()
     assert path is not None, "ask wrk_path() first"
     command = ["taskset", "-c", str(OTHER_CORE), path, "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script)]
@@ -74,7 +76,7 @@ def whole(program: Program, connections: int, seconds: float, folder: Path, body
     per_second = requests / duration
     return WholeRun(
         per_second=per_second,
-        cpu_us=used / requests * 1e6,
+        cpu_us=used / max(1, requests) * 1e6,
         p50_ms=int(found[4]) / 1000,
         p99_ms=int(found[5]) / 1000,
         errors=int(found[7]),

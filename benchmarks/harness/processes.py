@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 SERVER_CORE = 0  # gw and nginx as proxy, one at a time
@@ -41,6 +41,7 @@ class Program:
     name: str
     pid: int
     port: int
+    headers: dict[str, str] = field(default_factory=dict)  # that requests to it need beside the usual ones
 
     @property
     def url(self) -> str:
@@ -84,7 +85,10 @@ def resident_kb(pid: int) -> int:
 
 
 @contextmanager
-def _run(name: str, command: Sequence[str], port: int, core: int, folder: Path, **environ: str) -> Iterator[Program]:
+def run(
+    name: str, command: Sequence[str], port: int, core: int, folder: Path, *, patience: float = 10.0, **environ: str
+) -> Iterator[Program]:
+    """A server on one core, from when it listens on `port`, which may take `patience` seconds."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(Path(__file__).parents[2])}
     with (folder / f"{name}.out").open("wb") as output:
         process = subprocess.Popen(
@@ -95,7 +99,7 @@ def _run(name: str, command: Sequence[str], port: int, core: int, folder: Path, 
             cwd=folder,
         )
         try:
-            _wait_for(port, process, folder / f"{name}.out")
+            _wait_for(port, process, folder / f"{name}.out", patience)
             yield Program(name, process.pid, port)
         finally:
             process.terminate()
@@ -106,8 +110,8 @@ def _run(name: str, command: Sequence[str], port: int, core: int, folder: Path, 
                 process.wait()
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes], output: Path) -> None:
-    deadline = time.monotonic() + 10
+def _wait_for(port: int, process: subprocess.Popen[bytes], output: Path, patience: float) -> None:
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline and process.poll() is None:
         with socket.socket() as sock:
             if sock.connect_ex(("127.0.0.1", port)) == 0:
@@ -140,7 +144,7 @@ def nginx(name: str, body: str, port: int, core: int, folder: Path) -> Iterator[
     assert path is not None, "ask nginx_path() first"
     config = folder / f"{name}.conf"
     config.write_text(_NGINX.format(folder=folder, name=name, body=body))
-    with _run(name, [path, "-c", str(config)], port, core, folder) as program:
+    with run(name, [path, "-c", str(config)], port, core, folder) as program:
         yield program
 
 
@@ -216,7 +220,7 @@ def gateway(
         )
     )
     command = [sys.executable, "-m", "gw", "--config", str(config)]
-    with _run(name, command, port, SERVER_CORE, folder, BENCH_KEY="sk-bench") as program:
+    with run(name, command, port, SERVER_CORE, folder, BENCH_KEY="sk-bench") as program:
         yield program
 
 
@@ -225,7 +229,7 @@ def event_source(folder: Path) -> Iterator[Program]:
     """The provider of event streams."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.harness.event_source", str(port)]
-    with _run("events", command, port, OTHER_CORE, folder) as program:
+    with run("events", command, port, OTHER_CORE, folder) as program:
         yield program
 
 
