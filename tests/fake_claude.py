@@ -3,7 +3,8 @@
 
 The file holds {"modes": [...], "log": path}. Each process appends one line to the log when it ends its reading of the
 start: argv, environment, cwd; and one for each line of its stdin. `modes` are taken by turns of the whole file's life:
-the n-th turn of all processes gets the n-th mode, the last one serves all that follow. A prompt "do MODE" names its own.
+the n-th turn of all processes gets the n-th mode, the last one serves all that follow. A prompt "do MODE" names its
+own.
 """
 
 from __future__ import annotations

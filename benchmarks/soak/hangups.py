@@ -42,11 +42,11 @@ async def clients_leave(lab: Lab) -> list[Figure]:
                 return connection.answer
 
             await closed(leave, 20, requests=total)
-            open_still = await lab.upstream.quiet(2.0)
+            open_still = await lab.upstream.quiet(30.0)
             ledger = {entry["user"]: entry for entry in await lab.upstream.ledger()}
             late = [ledger[id]["hung_up"] - at for id, at in left.items() if "hung_up" in ledger.get(id, {})]
             figures += [
-                count("R7", f"{name}: still open at the provider 2 s later", open_still, out_of=total),
+                count("R7", f"{name}: still open at the provider 30 s later", open_still, out_of=total),
                 below("R7", f"{name}: p99 until the provider is hung up on", percentile(late, 0.99) * 1000, 100, "ms"),
                 below("R7", f"{name}: the worst", max(late, default=0.0) * 1000, 500, "ms"),
             ]
