@@ -29,13 +29,18 @@ async def clients_leave(lab: Lab) -> list[Figure]:
             client = gateway.client
             dice = random.Random(lab.seed)
             left: dict[str, float] = {}
+            sent = 0
 
             async def leave(number: int) -> Answer:
+                nonlocal sent
                 id = f"r7-{number}"
                 connection = await client.connect()  # noqa: B023
                 connection.send(client.request(model, stream=stream, id=id))  # noqa: B023
+                sent += 1
                 if waits:  # noqa: B023
                     await connection.begun
+                while (await lab.upstream.stats())["attempts"] < sent:  # noqa: ASYNC110 (until then it was never there)
+                    await asyncio.sleep(0.02)
                 await asyncio.sleep(0.05 + dice.random() * 0.05)  # noqa: B023
                 left[id] = connection.hang_up(rudely=number % 2 == 0)  # noqa: B023
                 client.forget(connection)  # noqa: B023
