@@ -474,12 +474,14 @@ def test_silence_is_counted_from_what_came_last_however_long_it_takes_in_all() -
             wire = WireRequest("POST", provider.url, [], b"{}", True, "acme", timeouts=limits)
             body = (await transport(wire)).body
             for _ in range(3):
-                go.set()
-                assert await body.read() == b"x"
-                body.commit()
+                reading = asyncio.create_task(body.read())
+                await asyncio.sleep(0)
                 clock.now += 9
                 await asyncio.sleep(0.1)  # it is looked at meanwhile
-            clock.now += 1
+                go.set()
+                assert await reading == b"x"
+                body.commit()
+            clock.now += 10
             with pytest.raises(UpstreamTimeout, match="idle"):
                 await body.read()
             await transport.aclose()
