@@ -100,9 +100,14 @@ def test_the_first_may_still_win_and_its_attempt_is_then_the_one_that_answered()
 
 def test_a_first_that_answers_in_time_has_no_rival() -> None:
     async def main() -> None:
-        first, second = Answers(at_once=True), Answers(at_once=True)
+        first, second = Answers(), Answers(at_once=True)
         world, handler = hedging(first, second, usual=60.0)
-        await world.ask(handler)
+        task = asyncio.create_task(world.ask(handler))
+        await first.was_asked.wait()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        first.go.set()
+        await task
         assert second.asked == 0
 
     asyncio.run(main())
