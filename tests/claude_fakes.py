@@ -16,7 +16,7 @@ from gw.upstream.descendants import LISTED, descendants
 from tests.running import Running, settings
 
 # Not one client for each call: reading the system's certificates costs 70 ms. Nothing is kept open.
-WEB = httpx.Client(verify=False, trust_env=False, timeout=20, limits=httpx.Limits(max_keepalive_connections=0))
+WEB = httpx.Client(verify=False, trust_env=False, timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
 FAKE = Path(__file__).with_name("fake_claude.py")
 
 
@@ -49,6 +49,12 @@ class FakeClaude:
     def entries(self) -> list[dict[str, Any]]:
         """What its processes recorded, in order."""
         return [orjson.loads(line) for line in self._log.read_bytes().splitlines()]
+
+    @property
+    def turns(self) -> int:
+        """How many turns its processes have begun."""
+        turns = self._log.with_name("log.turns")
+        return turns.stat().st_size if turns.exists() else 0
 
     @property
     def starts(self) -> list[dict[str, Any]]:
@@ -86,7 +92,7 @@ def start(gw: Running, folder: Path, fake: FakeClaude, more: dict[str, Any] | No
     return gw.start(settings(folder, backends=backends, **tables), environ={"PATH": os.defpath, "HOME": str(folder)})
 
 
-def until(happened: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(happened: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for something that another process does."""
     deadline = time.monotonic() + seconds
     while not happened():

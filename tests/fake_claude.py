@@ -3,7 +3,8 @@
 
 The file holds {"modes": [...], "log": path}. Each process appends one line to the log when it ends its reading of the
 start: argv, environment, cwd; and one for each line of its stdin. `modes` are taken by turns of the whole file's life:
-the n-th turn of all processes gets the n-th mode, the last one serves all that follow.
+the n-th turn of all processes gets the n-th mode, the last one serves all that follow. A prompt "do MODE" names its
+own.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def failure(status: int | None, text: str, kind: str | None = None) -> None:
 
 
 def turn(asked: str) -> None:
-    mode, _, detail = next_mode().partition(":")
+    mode, _, detail = (asked.removeprefix("do ") if asked.startswith("do ") else next_mode()).partition(":")
     say(type="system", subtype="init", claude_code_version=VERSION, tools=[], cwd=os.getcwd())
     say(type="system", subtype="ui_invalidate")
     if mode == "answer":
@@ -115,6 +116,7 @@ def turn(asked: str) -> None:
         result(result=said)
         HISTORY.append({"role": "assistant", "content": said})
     elif mode == "slow":
+        wait_for_the_word()
         message("one two three four five six", pause=float(detail or 0.1))
         result(result="six")
     elif mode == "hang":

@@ -20,7 +20,7 @@ def test_the_longest_waiter_comes_first_and_who_leaves_the_queue_is_forgotten() 
         order: list[str] = []
 
         async def wait(name: str) -> None:
-            place = await places.take(5)
+            place = await places.take(60)
             order.append(name)
             place.leave()
 
@@ -28,7 +28,7 @@ def test_the_longest_waiter_comes_first_and_who_leaves_the_queue_is_forgotten() 
         await asyncio.sleep(0)
         assert places.status()["queued"] == 3
         with pytest.raises(Unavailable, match="Process pool queue full"):
-            await places.take(5)
+            await places.take(60)
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
         held.leave()
@@ -44,12 +44,12 @@ def test_a_place_that_comes_in_the_moment_of_leaving_is_given_on() -> None:
     async def scene() -> None:
         places = Places("cli", 1, 3)
         held = await places.take(1)
-        one, two = asyncio.ensure_future(places.take(5)), asyncio.ensure_future(places.take(5))
+        one, two = asyncio.ensure_future(places.take(60)), asyncio.ensure_future(places.take(60))
         await asyncio.sleep(0)
         held.leave()
         one.cancel()  # it has its place already, and does not know yet
         await asyncio.gather(one, return_exceptions=True)
-        await asyncio.wait_for(two, 1)
+        await asyncio.wait_for(two, 30)
         assert places.status()["active"] == 1
 
     asyncio.run(scene())
@@ -81,7 +81,7 @@ def test_two_workers_have_one_limit_and_one_queue_and_wake_each_other() -> None:
         lock = threading.Lock()
         one, two = (Places("cli", 1, 1, shared=OneOf(memory, worker, lock)) for worker in (0, 1))
         held = await one.take(1)
-        waiting = asyncio.ensure_future(two.take(5))
+        waiting = asyncio.ensure_future(two.take(60))
         await asyncio.sleep(0)
         with pytest.raises(Unavailable, match="1 of 1 running, 1 of 1 waiting"):
             await one.take(1)
@@ -119,9 +119,9 @@ def test_a_place_that_was_taken_before_a_reload_is_missed_by_nobody_who_waits_be
         shared = LocalShared()
         before, after = (Places("cli", 1, 1, shared=shared) for _ in range(2))
         held = await before.take(1)
-        waiting = asyncio.ensure_future(after.take(5))
+        waiting = asyncio.ensure_future(after.take(60))
         await asyncio.sleep(0)
         held.leave()
-        (await asyncio.wait_for(waiting, 2)).leave()
+        (await asyncio.wait_for(waiting, 30)).leave()
 
     asyncio.run(scene())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def client_of(gw: Running, url: str) -> openai.OpenAI:
 
 
 def ask(url: str, **fields: Any) -> httpx.Response:
-    return WEB.post(f"{url}/v1/chat/completions", json={"messages": HI, "backend": "cli"} | fields, timeout=20)
+    return WEB.post(f"{url}/v1/chat/completions", json={"messages": HI, "backend": "cli"} | fields)
 
 
 @contextlib.contextmanager
@@ -208,7 +209,7 @@ def test_no_more_warm_processes_are_kept_than_allowed(gw: Running, tmp_path: Pat
 
 def test_a_full_queue_is_503_at_once_with_document_as_words(gw: Running, tmp_path: Path) -> None:
     fake = FakeClaude(tmp_path / "claude", "hang")
-    url = start(gw, tmp_path, fake, max_concurrent=1, queue_size=1, timeout=8)
+    url = start(gw, tmp_path, fake, max_concurrent=1, queue_size=1, timeout=60)
     with asking(url, times=2):
         pool = pool_of(url)
         answer = ask(url)
@@ -234,7 +235,7 @@ def test_a_full_pool_falls_back_to_an_api_and_says_that_it_is_degraded(gw: Runni
         },
     }
     fake = FakeClaude(tmp_path / "claude", "hang")
-    url = start(gw, tmp_path, fake, more, max_concurrent=1, queue_size=0, timeout=8)
+    url = start(gw, tmp_path, fake, more, max_concurrent=1, queue_size=0, timeout=60)
     with asking(url):
         answer = ask(url, backend=None)
     assert answer.json()["choices"][0]["message"]["content"] == "from the API"
@@ -247,7 +248,7 @@ def test_tools_of_a_full_pool_are_dropped_only_where_the_file_says_so(gw: Runnin
     api = {"adapter": "openai", "base_url": f"{provider.url}/v1", "model": "gpt-4", "api_key": "sk-test-key"}
     more = {"backends": {"api": api}, "middleware": {"fallback": {"retries": 0, "drop_tools": drops}}}
     fake = FakeClaude(tmp_path / "claude", "hang")
-    url = start(gw, tmp_path, fake, more, max_concurrent=1, queue_size=0, timeout=8)
+    url = start(gw, tmp_path, fake, more, max_concurrent=1, queue_size=0, timeout=60)
     with asking(url):
         answer = ask(url, backend=None, tools=["Read"], working_directory=str(tmp_path))
     if drops:
@@ -260,13 +261,15 @@ def test_tools_of_a_full_pool_are_dropped_only_where_the_file_says_so(gw: Runnin
 
 
 def test_who_waits_gets_the_place_and_the_log_has_the_wait(gw: Running, tmp_path: Path) -> None:
-    fake = FakeClaude(tmp_path / "claude", "slow:0.02")
+    fake = FakeClaude(tmp_path / "claude", "slow:0", has_word=True)
     url = start(gw, tmp_path, fake, max_concurrent=1)
     threads = [threading.Thread(target=ask, args=(url,)) for _ in range(3)]
     for thread in threads:
         thread.start()
+    until(lambda: pool_of(url)["queued"] == 2)
+    fake.word.touch()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     pool = pool_of(url)
     assert (pool["totalProcessed"], pool["totalQueued"], pool["totalFailed"]) == (3, 2, 0)
     assert (pool["active"], pool["queued"]) == (0, 0)
@@ -274,7 +277,7 @@ def test_who_waits_gets_the_place_and_the_log_has_the_wait(gw: Running, tmp_path
 
 def test_a_wait_that_is_too_long_ends_in_503(gw: Running, tmp_path: Path) -> None:
     fake = FakeClaude(tmp_path / "claude", "hang")
-    url = start(gw, tmp_path, fake, max_concurrent=1, queue_timeout=0.1, timeout=8)
+    url = start(gw, tmp_path, fake, max_concurrent=1, queue_timeout=0.1, timeout=60)
     with asking(url):
         answer = ask(url)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "queue_full")
@@ -440,10 +443,14 @@ def test_without_a_program_the_backend_says_what_to_install(gw: Running, tmp_pat
 def test_a_client_that_leaves_ends_its_process_and_frees_its_place(gw: Running, tmp_path: Path, mode: str) -> None:
     fake = FakeClaude(tmp_path / "claude", mode, "answer")
     url = start(gw, tmp_path, fake, max_concurrent=1, queue_size=0)
-    with pytest.raises(httpx.ReadTimeout):
-        WEB.post(
-            f"{url}/v1/chat/completions", json={"messages": HI, "backend": "cli", "stream": mode != "hang"}, timeout=0.5
-        ).raise_for_status()
+    body = orjson.dumps({"messages": HI, "backend": "cli", "stream": mode != "hang"})
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=60) as client:
+        client.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+        until(lambda: fake.turns == 1)
+        told = b""
+        while mode != "hang" and b'"an"' not in told:
+            told += client.recv(65536)
     until(lambda: pool_of(url)["active"] == 0)
     assert ask(url).status_code == 200
     until(lambda: not fake.living())

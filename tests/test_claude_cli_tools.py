@@ -37,7 +37,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def ask(url: str, **fields: Any) -> httpx.Response:
-    return WEB.post(f"{url}/v1/chat/completions", json={"messages": HI} | fields, timeout=20)
+    return WEB.post(f"{url}/v1/chat/completions", json={"messages": HI} | fields)
 
 
 def value_of(argv: list[str], flag: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,10 +51,8 @@ def start(gw: Running, folder: Path, gate: Gate, others: int = 0, **options: Any
     return gw.start(settings(folder, backends=backends, middleware={"rate_limit": {"enabled": False}}))
 
 
-async def post(client: httpx.AsyncClient, url: str) -> tuple[httpx.Response, float]:
-    began = time.perf_counter()
-    response = await client.post(url + "/v1/chat/completions", json=CHAT)
-    return response, time.perf_counter() - began
+async def post(client: httpx.AsyncClient, url: str) -> httpx.Response:
+    return await client.post(url + "/v1/chat/completions", json=CHAT)
 
 
 @pytest.mark.parametrize("others", [0, 1])
@@ -63,13 +60,13 @@ def test_over_its_places_a_backend_is_a_503_at_once_or_somebody_else_answers(
     gw: Running, tmp_path: Path, others: int
 ) -> None:
     gate = Gate()
-    url = start(gw, tmp_path, gate, others, max_concurrent=1, queue_size=0)
+    url = start(gw, tmp_path, gate, others, max_concurrent=1, queue_size=0, queue_timeout=600)
 
     async def main() -> None:
-        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             first = asyncio.create_task(post(client, url))
             await gate.came.wait()
-            response, seconds = await post(client, url)
+            response = await post(client, url)  # it comes while the first still has the place
             if others:
                 assert response.json()["choices"][0]["message"]["content"] == "from another"
                 assert response.json()["degraded"] is True
@@ -77,9 +74,9 @@ def test_over_its_places_a_backend_is_a_503_at_once_or_somebody_else_answers(
                 assert response.status_code == 503
                 assert response.json()["error"]["code"] == "queue_full"
                 assert int(response.headers["retry-after"]) >= 1
-            assert seconds < 0.05 + 0.2 * bool(others)  # with `others`, a connection is made first
+            assert not first.done()
             gate.go.set()
-            assert (await first)[0].status_code == 200
+            assert (await first).status_code == 200
 
     gw.run(main())
 
@@ -89,11 +86,11 @@ def test_a_backend_is_never_sent_more_at_once_than_it_has_places(gw: Running, tm
     url = start(gw, tmp_path, gate, max_concurrent=3, queue_size=50)
 
     async def main() -> None:
-        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             tasks = [asyncio.create_task(post(client, url)) for _ in range(20)]
             await gate.came.wait()
             gate.go.set()
-            assert {response.status_code for response, _ in await asyncio.gather(*tasks)} == {200}
+            assert {response.status_code for response in await asyncio.gather(*tasks)} == {200}
         assert gate.most <= 3
         assert gw.gateway.backends["a"].health.in_flight == 0
 
@@ -105,7 +102,7 @@ def test_a_client_that_leaves_the_queue_frees_its_place_in_it(gw: Running, tmp_p
     url = start(gw, tmp_path, gate, max_concurrent=1, queue_size=1)
 
     async def main() -> None:
-        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             first = asyncio.create_task(post(client, url))
             await gate.came.wait()
             impatient = asyncio.create_task(client.post(url + "/v1/chat/completions", json=CHAT))
@@ -117,8 +114,8 @@ def test_a_client_that_leaves_the_queue_frees_its_place_in_it(gw: Running, tmp_p
             while places.waiting:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             gate.go.set()
-            assert (await first)[0].status_code == 200
-            assert (await post(client, url))[0].status_code == 200
+            assert (await first).status_code == 200
+            assert (await post(client, url)).status_code == 200
         assert gw.gateway.backends["a"].health.in_flight == 0
 
     gw.run(main())
@@ -131,11 +128,11 @@ def test_a_storm_of_limits_reaches_the_provider_only_once_per_retry_after(gw: Ru
     url = gw.start(settings(tmp_path, backends=backends, middleware={"rate_limit": {"enabled": False}}))
 
     async def main() -> None:
-        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             found = [await post(client, url) for _ in range(50)]
-        assert {response.status_code for response, _ in found[:1]} == {429}
-        assert {response.status_code for response, _ in found} <= {429, 503}
-        assert all(int(response.headers["retry-after"]) >= 1 for response, _ in found)
+        assert {response.status_code for response in found[:1]} == {429}
+        assert {response.status_code for response in found} <= {429, 503}
+        assert all(int(response.headers["retry-after"]) >= 1 for response in found)
 
     gw.run(main())
     assert len(provider.asked) == 1
@@ -163,11 +160,11 @@ def test_a_stream_that_is_slow_to_begin_is_overtaken_and_its_provider_hung_up_on
     )
 
     async def main() -> None:
-        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             for number in range(quick + 1):
                 response = await client.post(url + "/v1/chat/completions", json=CHAT | {"stream": True})
                 assert ("from the second" in response.text) == (number == quick)
-        await asyncio.wait_for(slow.hung_up.wait(), 2)
+        await asyncio.wait_for(slow.hung_up.wait(), 30)
 
     gw.run(main())
     assert slow.hangups == 1

@@ -45,13 +45,15 @@ class Answers:
         return Response(Completion(value=completion()))
 
 
-def hedging(first: Answers, second: Answers, **hedge: Any) -> tuple[World, Callable[[Request], Awaitable[Response]]]:
+def hedging(
+    first: Answers, second: Answers, usual: float = 0.001, **hedge: Any
+) -> tuple[World, Callable[[Request], Awaitable[Response]]]:
     a, b = fake_backend("a"), fake_backend("b")
     a.provider, b.provider = first, second
     world = World(a, b, hedge=Hedge(**({"share": 1.0} | hedge)), retries=0)
     latency = world.fallback._latencies["a", False]
     for _ in range(ENOUGH):
-        latency.add(0.001)
+        latency.add(usual)
     translate = Translate()
 
     async def handler(request: Request) -> Response:
@@ -98,9 +100,14 @@ def test_the_first_may_still_win_and_its_attempt_is_then_the_one_that_answered()
 
 def test_a_first_that_answers_in_time_has_no_rival() -> None:
     async def main() -> None:
-        first, second = Answers(at_once=True), Answers(at_once=True)
-        world, handler = hedging(first, second)
-        await world.ask(handler)
+        first, second = Answers(), Answers(at_once=True)
+        world, handler = hedging(first, second, usual=60.0)
+        task = asyncio.create_task(world.ask(handler))
+        await first.was_asked.wait()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        first.go.set()
+        await task
         assert second.asked == 0
 
     asyncio.run(main())
@@ -130,6 +137,7 @@ def test_there_is_no_hedge_where_there_shall_be_none(why: str) -> None:
         elif why == "nothing is known yet":
             world.fallback._latencies.clear()
         task = asyncio.create_task(world.ask(handler))
+        await first.was_asked.wait()
         await asyncio.sleep(0.02)
         assert (first.asked, second.asked) == (1, 0)
         first.go.set()

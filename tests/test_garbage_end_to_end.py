@@ -56,7 +56,7 @@ class Scene:
     def __init__(self) -> None:
         self.url = ""
         self.answer: tuple[int, str | None, bytes] = (200, None, b"")
-        self.client = httpx.Client(timeout=10)
+        self.client = httpx.Client(timeout=60)
 
     async def play(self, asked: Asked, writer: asyncio.StreamWriter) -> None:
         status, kind, body = self.answer
@@ -106,7 +106,7 @@ def test_garbage_is_one_502_with_a_short_quote_and_without_keys(
     assert 20 < len(error["message"]) < 500
     assert KEY not in answer.text
     assert "<h" not in answer.text
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30  # a hang would be the 60 s and more that a provider has
 
 
 WHOLE: dict[str, Any] = {

@@ -99,7 +99,7 @@ async def hang_up(client: httpx.AsyncClient, url: str) -> None:
 
 async def traffic(url: str, chance: random.Random) -> int:
     """Requests one after the other; how many there were."""
-    async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         for _ in range(REQUESTS):
             if chance.random() < 0.1:
                 await hang_up(client, url)

@@ -97,11 +97,11 @@ def test_the_cost_of_a_large_event_is_linear_in_its_pieces() -> None:
         piece = b"x" * 512
         decoder = SSEDecoder()
         decoder.feed(b"data: ")
-        started = time.perf_counter()
+        started = time.thread_time()
         for _ in range(size // len(piece)):
             decoder.feed(piece)
         decoder.feed(b"\n\n")
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     small, large = (min(seconds(size) for _ in range(3)) for size in (250_000, 4_000_000))
     assert large < 16 * 6 * small  # sixteen times the bytes; a quadratic cost would be 256 times

@@ -84,7 +84,11 @@ class RawServer:
         watching = asyncio.ensure_future(reader.read(1))
         try:
             await asyncio.wait({playing, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if watching.done() and not playing.done() and (watching.exception() or not watching.result()):
+            if playing.done():  # it may be the first to notice
+                has_left = not playing.cancelled() and isinstance(playing.exception(), ConnectionError)
+            else:
+                has_left = bool(watching.exception()) or not watching.result()
+            if has_left:
                 if self._left is not None:
                     self._left()
                 raise ConnectionResetError("the client hung up")

@@ -28,7 +28,7 @@ async def two_ledgers(lab: Lab) -> list[Figure]:
     """R9: whatever happens to a request, it has one row, and the bill is the provider's."""
     total = lab.count(5000, 300)
     await lab.upstream.reset()
-    backends = lab.backends("a", "b", price=PRICE, timeouts={"first_content": 2, "idle": 2, "total": 3})
+    backends = lab.backends("a", "b", price=PRICE, timeouts={"first_content": 30, "idle": 30, "total": 30})
     middleware = {
         "route": {"prefer_cheapest": False, "default_backend": "a"},
         "fallback": {"chain": ["a", "b"], "retries": 1, "backoff": 0.01, "breaker": {"failures": 1000}},

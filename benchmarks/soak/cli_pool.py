@@ -29,6 +29,9 @@ MODES = (
 )
 
 
+QUEUE = 3.0  # seconds that a place is waited for: within them a slow machine has both in the queue
+
+
 async def chaos_in_the_pool(lab: Lab) -> list[Figure]:
     """R19: every way to misbehave, with clients that leave; then one that works."""
     if not Path("/proc").exists():
@@ -93,7 +96,7 @@ def _zombies(gateway: Gateway) -> int:
 async def _full_queue(lab: Lab) -> list[Figure]:
     """All places hang and the queue is full: the next one hears of it at once."""
     fake = FakeClaude(lab.folder / "claude-full", "hang")
-    table = fake.table(max_concurrent=2, queue_size=2, queue_timeout=1.0, timeout=20)
+    table = fake.table(max_concurrent=2, queue_size=2, queue_timeout=QUEUE, timeout=120)
     async with lab.gateway("r19-full", {"cli": table}, middleware={"fallback": {"retries": 0}}) as gateway:
         client = gateway.client
         waiting = [asyncio.ensure_future(client.chat("cli/m")) for _ in range(2)]
@@ -106,20 +109,21 @@ async def _full_queue(lab: Lab) -> list[Figure]:
         await asyncio.gather(*waiting)
         await gateway.stop()
     bad = sum(a.status != 503 or "retry-after" not in a.headers for a in refused)
-    waits = [abs(a.seconds - 1.0) for a in late]
+    waits = [abs(a.seconds - QUEUE) for a in late]
     return [
         count("R19", "full queue: no 503 with Retry-After", bad, out_of=len(refused)),
         below("R19", "full queue: p99 of the refusal", percentile((a.seconds for a in refused), 0.99) * 1000, 50, "ms"),
         count("R19", "waiting too long: no 503 or 504", sum(a.status not in (503, 504) for a in late), out_of=2),
-        below("R19", "off the queue's deadline of 1 s", max(waits) * 1000, 200, "ms"),
+        below("R19", f"off the queue's deadline of {QUEUE:g} s", max(waits) * 1000, 200, "ms"),
         count("R19", "hanging processes left over after its end", len(fake.living())),
     ]
 
 
 async def _until_pool(client: Client, name: str) -> None:
     """Until two are active, or queued."""
-    while (await client.get("/queue/status")).json["processPool"][name] < 2:
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(60):
+        while (await client.get("/queue/status")).json["processPool"][name] < 2:
+            await asyncio.sleep(0.005)
 
 
 async def _clients_leave(lab: Lab) -> list[Figure]:

@@ -29,24 +29,29 @@ async def clients_leave(lab: Lab) -> list[Figure]:
             client = gateway.client
             dice = random.Random(lab.seed)
             left: dict[str, float] = {}
+            sent = 0
 
             async def leave(number: int) -> Answer:
+                nonlocal sent
                 id = f"r7-{number}"
                 connection = await client.connect()  # noqa: B023
                 connection.send(client.request(model, stream=stream, id=id))  # noqa: B023
+                sent += 1
                 if waits:  # noqa: B023
                     await connection.begun
+                while (await lab.upstream.stats())["attempts"] < sent:  # noqa: ASYNC110 (until then it was never there)
+                    await asyncio.sleep(0.02)
                 await asyncio.sleep(0.05 + dice.random() * 0.05)  # noqa: B023
                 left[id] = connection.hang_up(rudely=number % 2 == 0)  # noqa: B023
                 client.forget(connection)  # noqa: B023
                 return connection.answer
 
             await closed(leave, 20, requests=total)
-            open_still = await lab.upstream.quiet(2.0)
+            open_still = await lab.upstream.quiet(30.0)
             ledger = {entry["user"]: entry for entry in await lab.upstream.ledger()}
             late = [ledger[id]["hung_up"] - at for id, at in left.items() if "hung_up" in ledger.get(id, {})]
             figures += [
-                count("R7", f"{name}: still open at the provider 2 s later", open_still, out_of=total),
+                count("R7", f"{name}: still open at the provider 30 s later", open_still, out_of=total),
                 below("R7", f"{name}: p99 until the provider is hung up on", percentile(late, 0.99) * 1000, 100, "ms"),
                 below("R7", f"{name}: the worst", max(late, default=0.0) * 1000, 500, "ms"),
             ]

@@ -115,7 +115,7 @@ async def _asked(client: Client, phase: str, seconds: float) -> dict[str, Answer
 
 
 async def _healthy_again(client: Client) -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if (await client.get("/health")).json["status"] == "ok":
             return True
