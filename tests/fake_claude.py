@@ -115,6 +115,10 @@ def turn(asked: str) -> None:
         message(said)
         result(result=said)
         HISTORY.append({"role": "assistant", "content": said})
+    elif mode == "held":
+        wait_for_the_word()
+        message(detail)
+        result(result=detail)
     elif mode == "slow":
         wait_for_the_word()
         message("one two three four five six", pause=float(detail or 0.1))

@@ -24,7 +24,7 @@ def written(*exchanges: Exchange, format: Literal["text", "json"] = "text", **op
     lines.start()
     for one in exchanges:
         lines.write(one)
-    assert lines.close(5.0)
+    assert lines.close(60.0)
     assert lines.dropped == 0
     return output.getvalue().decode("utf-8")
 
@@ -112,7 +112,7 @@ def test_lines_are_in_order_and_whole_pieces_fit_a_pipe() -> None:
     for number in range(500):
         lines.write(exchange(id=f"r{number}"))
     lines.start()
-    assert lines.close(5.0)
+    assert lines.close(60.0)
     assert [line.rpartition(b"id=")[2] for line in b"".join(pieces).splitlines()] == [b"r%d" % n for n in range(500)]
     assert all(len(piece) <= 4096 and piece.endswith(b"\n") for piece in pieces)
     assert len(pieces) < 100
@@ -123,9 +123,9 @@ def test_lines_come_out_while_the_gateway_runs() -> None:
     lines = AccessLines(output=output)
     lines.start()
     lines.write(exchange())
-    assert lines.flush(5.0)
+    assert lines.flush(60.0)
     assert output.getvalue().count(b"\n") == 1
-    assert lines.close(5.0)
+    assert lines.close(60.0)
 
 
 def test_a_reader_who_is_gone_costs_lines_only() -> None:
@@ -135,9 +135,9 @@ def test_a_reader_who_is_gone_costs_lines_only() -> None:
         lines = AccessLines(output=output)
         lines.start()
         lines.write(exchange())
-        assert lines.flush(5.0)
+        assert lines.flush(60.0)
         lines.write(exchange())
-        assert lines.close(5.0)
+        assert lines.close(60.0)
     assert lines.dropped == 2
 
 
@@ -155,5 +155,5 @@ def test_a_reader_who_does_not_read_stalls_nobody() -> None:
         lines.write(exchange())
     assert not lines.close(0.05)
     gate.set()
-    assert lines.close(5.0)
+    assert lines.close(60.0)
     assert lines.dropped >= 1000 - 2 * 256 - 10

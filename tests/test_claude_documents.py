@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,11 @@ class Document:
         *modes: str,
         backends: Sequence[dict[str, Any]] = (CLI, GLM),
         routing: dict[str, Any] = ROUTING,
+        has_word: bool = False,
         **environ: str,
     ) -> str:
-        """`modes` of the fake; `environ` are more variables."""
-        self.fake = FakeClaude(self.folder / "bin", *modes)
+        """`modes` of the fake, and whether it waits for the word; `environ` are more variables."""
+        self.fake = FakeClaude(self.folder / "bin", *modes, has_word=has_word)
         provider = self.gw.add_provider(answers(orjson.dumps(completion("from the API"))))
         entries = [entry | ({"baseUrl": provider.url} if "baseUrl" in entry else {}) for entry in backends]
         path = self.folder / "backends.json"
@@ -130,11 +132,11 @@ class Document:
         threads = [threading.Thread(target=quietly) for _ in range(times)]
         for thread in threads:
             thread.start()
-        until(lambda: sum(self.pool()[name] for name in ("active", "queued")) == times)
+        until(lambda: sum(self.pool()[name] for name in ("active", "queued")) == times, 60)
         yield
         self.gw.run(self.gw.gateway.close(0))
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
 
     def pool(self) -> dict[str, Any]:
         pool: dict[str, Any] = WEB.get(f"{self.url}/queue/status").json()["processPool"]
@@ -404,10 +406,10 @@ def test_ran_output_that_is_not_the_protocol_is_no_answer(document: Document) ->
 
 
 def test_ran_a_grandchild_that_holds_the_output_holds_no_request(document: Document) -> None:
-    document.start("grandchild:die", backends=(CLI | {"timeout": 4000},))
+    document.start("grandchild:die", backends=(CLI | {"timeout": 60_000},))
     assert said(document.ask(backend="claude-cli-default")) == "started one"
     grandchild = next(entry["grandchild"] for entry in document.fake.entries if "grandchild" in entry)
-    until(lambda: grandchild not in document.fake.living())
+    until(lambda: grandchild not in document.fake.living(), 60)
 
 
 def test_ran_a_limit_is_a_429_with_the_time_it_is_lifted(document: Document) -> None:
@@ -421,17 +423,21 @@ def test_ran_a_client_that_leaves_frees_its_place_and_its_process(document: Docu
     document.start("hang", backends=(CLI | {"maxConcurrent": 1, "queueSize": 0},))
     with pytest.raises(httpx.ReadTimeout):
         WEB.post(f"{document.url}/v1/chat/completions", json={"messages": HI}, timeout=0.4)
-    until(lambda: document.pool()["active"] == 0)
-    until(lambda: len(document.fake.living()) <= 1, 10)  # the spare alone
+    until(lambda: document.pool()["active"] == 0, 60)
+    until(lambda: len(document.fake.living()) <= 1, 60)  # the spare alone
 
 
 def test_ran_a_wait_in_the_queue_is_in_the_log(document: Document) -> None:
-    document.start("slow:0.02", backends=(CLI | {"maxConcurrent": 1},))
+    document.start("held:fine", backends=(CLI | {"maxConcurrent": 1},), has_word=True)
     threads = [threading.Thread(target=document.ask) for _ in range(2)]
     for thread in threads:
         thread.start()
+    until(lambda: document.pool()["queued"] == 1, 60)
+    queued_at = time.monotonic()
+    until(lambda: time.monotonic() > queued_at + 0.05)
+    document.fake.word.touch()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     waits = sorted(wait for (wait,) in document.rows("queue_wait_ms"))
     assert waits[0] == 0.0
     assert waits[1] > 50

@@ -79,7 +79,7 @@ def test_leaving_a_stream_early_hangs_up_on_the_provider(gw: Running, tmp_path: 
     with GatewayClient(base_url=url) as client:
         with client.chat.completions.create(model="gpt-4", messages=HI, stream=True) as stream:
             assert next(iter(stream)).choices
-        gw.run(asyncio.wait_for(gw.providers[0].hung_up.wait(), 5))
+        gw.run(asyncio.wait_for(gw.providers[0].hung_up.wait(), 20))
 
 
 def test_an_error_of_the_gateway_is_raised_with_its_fields(gw: Running, tmp_path: Path) -> None:

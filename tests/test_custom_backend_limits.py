@@ -16,7 +16,7 @@ from gw.message import Candidate, Response
 from gw.stream import Stream
 from tests.fakes import chat_request, fake_backend
 
-SHORT = Timeouts(first_content=0.05, idle=0.05, total=0.05)
+LONG = Timeouts()
 
 
 class Hanging:
@@ -30,8 +30,8 @@ class Hanging:
         await asyncio.Event().wait()
 
 
-def ask(backend: Any, *, stream: bool = False) -> Response:
-    provider = CustomBackend(backend, BackendConfig(id="own", type="own", timeouts=SHORT))
+def ask(backend: Any, *, stream: bool = False, timeouts: Timeouts = LONG) -> Response:
+    provider = CustomBackend(backend, BackendConfig(id="own", type="own", timeouts=timeouts))
     candidates = (Candidate(fake_backend("own"), "m", "m"),)
 
     async def run() -> Response:
@@ -46,13 +46,13 @@ def ask(backend: Any, *, stream: bool = False) -> Response:
 
 def test_a_whole_answer_that_does_not_come_is_a_timeout() -> None:
     with pytest.raises(UpstreamTimeout, match="total") as caught:
-        ask(Hanging())
+        ask(Hanging(), timeouts=Timeouts(total=0.05))
     assert caught.value.status == 504
 
 
 def test_a_stream_that_falls_silent_is_a_timeout() -> None:
     with pytest.raises(UpstreamTimeout, match="idle"):
-        ask(Hanging(), stream=True)
+        ask(Hanging(), stream=True, timeouts=Timeouts(idle=0.05))
 
 
 def test_what_it_raises_is_a_502_and_the_traceback_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from gw.drain import Drain
 
-PATIENCE = 10.0  # seconds until a test gives up
+PATIENCE = 60.0  # seconds until a test gives up
 
 
 def test_what_is_put_is_worked_on_in_order_and_in_batches() -> None:

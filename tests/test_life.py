@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import http.client
 import json
 import os
@@ -19,6 +19,7 @@ from tests.test_reload_signals import ECHO, Watched, get
 from tests.test_workers import gateway
 
 OPEN, QUEUED = 60, 20
+LONG = 20.0  # seconds: far more than is waited for here, and less than the grace where the file names none
 SLOW = """
 import asyncio, os
 class Slow:
@@ -55,16 +56,17 @@ def configuration(folder: Path, **server: object) -> None:
 
 
 def ask(port: int, backend: str, *, stream: bool) -> http.client.HTTPConnection:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     body = json.dumps({**ECHO, "model": "slow", "stream": stream})
     _open.append(connection)
     connection.request("POST", f"/v1/{backend}/chat/completions", body, {"Content-Type": "application/json"})
     return connection
 
 
-def in_flight(url: str) -> int:
+def under_way(url: str) -> tuple[int, int]:
+    """Streams at work, and whole requests in the queue."""
     page = json.loads(get(url, "/health").text)  # type: ignore[attr-defined]
-    return int(page["backends"]["slow"]["in_flight"])
+    return int(page["backends"]["slow"]["in_flight"]), int(page["routing"]["processPool"]["queued"])
 
 
 def states(folder: Path) -> dict[str, int]:
@@ -79,7 +81,7 @@ def begin(process_url: str) -> tuple[list[http.client.HTTPResponse], list[http.c
     port = int(process_url.rpartition(":")[2])
     streams = [ask(port, "slow", stream=True).getresponse() for _ in range(OPEN)]
     queued = [ask(port, "narrow", stream=False) for _ in range(QUEUED)]
-    while in_flight(process_url) < OPEN:
+    while under_way(process_url) != (OPEN, QUEUED - 1):
         pass
     return streams, queued
 
@@ -97,7 +99,7 @@ def test_sigterm_lets_open_streams_and_queued_requests_end_and_every_row_is_fina
             assert stream.read().endswith(b"data: [DONE]\n\n")
         for connection in queued:
             answers.append(connection.getresponse().status)
-        assert process.popen.wait(20) == 0
+        assert process.popen.wait(60) == 0
     assert answers == [200] * QUEUED
     assert states(tmp_path) == {"done": OPEN + QUEUED}
 
@@ -129,7 +131,7 @@ def test_after_the_grace_what_is_left_is_broken_off_and_told_apart_from_a_hang_u
         streams, queued = begin(process.url)
         began = time.monotonic()
         assert watched.end() == 0
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < LONG, "the grace is what the file says"
         del streams, queued
     database = sqlite3.connect(tmp_path / "requests.db")
     codes = dict(database.execute("SELECT status, count(*) FROM requests GROUP BY status"))
@@ -151,13 +153,12 @@ def test_a_restart_refuses_connections_only_between_the_two(tmp_path: Path) -> N
             assert get(new.url, "/v1/chat/completions", ECHO).status == 200
             (tmp_path / "go").touch()
             assert held.read().endswith(b"data: [DONE]\n\n")
-            assert old.popen.wait(20) == 0
+            assert old.popen.wait(60) == 0
             assert get(new.url, "/v1/chat/completions", ECHO).status == 200
             assert new.stop() == 0
 
 
 def _is_refused(port: int) -> bool:
-    with socket.socket() as sock, contextlib.suppress(TimeoutError):
-        sock.settimeout(2)
-        return sock.connect_ex(("127.0.0.1", port)) != 0
-    return False
+    with socket.socket() as sock:
+        sock.settimeout(60)
+        return sock.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED

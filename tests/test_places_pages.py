@@ -25,7 +25,7 @@ def test_places_and_their_queue_are_on_the_page(tmp_path: Path) -> None:
         await answers(orjson.dumps(completion()))(asked, writer)
 
     async def main(url: str) -> None:
-        async with httpx.AsyncClient(trust_env=False, base_url=url, timeout=10) as client:
+        async with httpx.AsyncClient(trust_env=False, base_url=url, timeout=30) as client:
 
             async def pool() -> dict[str, Any]:
                 page: dict[str, Any] = (await client.get("/queue/status")).json()["processPool"]

@@ -57,19 +57,19 @@ class Clock:
 def opened(path: Path, **options: Any) -> Iterator[RequestLog]:
     options.setdefault("backends", backends())
     options.setdefault("wall_clock", Clock(NOW + 60))
-    options.setdefault("busy_timeout", 0.02)
+    options.setdefault("busy_timeout", 30.0)
     log = RequestLog(path, **options)
     log.start()
     try:
         yield log
     finally:
-        assert log.close(10.0)
+        assert log.close(60.0)
 
 
 def put(log: RequestLog, *exchanges: Exchange) -> None:
     for one in exchanges:
         log.end(log.new_row(), one)
-    assert log.flush(10.0)
+    assert log.flush(60.0)
 
 
 def rows(path: Path, query: str = "SELECT * FROM requests ORDER BY id") -> list[dict[str, Any]]:
@@ -601,7 +601,7 @@ def test_rows_left_started_by_a_dead_process_become_lost(tmp_path: Path) -> None
 def test_a_locked_database_spills_and_is_made_up_for_once(tmp_path: Path) -> None:
     path = tmp_path / "requests.db"
     clock = Clock(1000.0)
-    with opened(path, clock=clock) as log:
+    with opened(path, clock=clock, busy_timeout=0.02) as log:
         put(log, exchange(id="before"))
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
@@ -670,7 +670,7 @@ def test_what_another_process_left_in_the_spill_is_found_within_a_second(tmp_pat
     clock = Clock(100.0)
     with opened(path, clock=clock) as log, opened(path, queue=0) as other:
         put(log, exchange(id="first"))
-        assert other.flush(10.0)
+        assert other.flush(60.0)
         other.end(other.new_row(), exchange(id="theirs"))
         assert len(spilled(path)) == 1
         clock.now += 1.1
@@ -752,7 +752,7 @@ def test_rows_that_no_disk_took_are_counted_as_lost(tmp_path: Path) -> None:
     log = RequestLog(folder / "requests.db")
     log.start()
     put(log, exchange())
-    assert log.close(10.0)
+    assert log.close(60.0)
     assert log.lost == 1
 
 
@@ -805,7 +805,7 @@ WORKER = """
 import sys
 from gw.request_log.writer import RequestLog
 from tests.exchanges import exchange
-log = RequestLog(sys.argv[1], retention_days=0)
+log = RequestLog(sys.argv[1], retention_days=0, busy_timeout=30.0)
 log.start()
 for name in ("deleted", "theirs"):
     log.end(log.new_row(), exchange(id=name))
@@ -898,8 +898,8 @@ def test_several_logs_write_the_same_file(tmp_path: Path) -> None:
         for _ in range(200):
             one.end(one.new_row(), exchange(id="same"))
             other.end(other.new_row(), exchange(id="same"))
-        assert one.flush(10.0)
-        assert other.flush(10.0)
+        assert one.flush(60.0)
+        assert other.flush(60.0)
     assert (one.lost, other.lost) == (0, 0)
     with opened(path) as log:  # picks up what a lock may have spilled
         log.flush()
@@ -913,7 +913,7 @@ def test_an_overfull_queue_spills_where_it_stands(tmp_path: Path) -> None:
         log.end(log.new_row(), exchange(id=f"r{n}"))
     assert [line["request"]["request_id"] for line in spilled(path)] == ["r3", "r4"]
     log.start()
-    assert log.close(10.0)
+    assert log.close(60.0)
     assert log.lost == 0
     assert sorted(row["request_id"] for row in rows(path)) == [f"r{n}" for n in range(5)]
 

@@ -13,7 +13,8 @@ from gw.server import Limits, Reply, Server
 from tests.test_server_start import BOTH, PATIENCE, Client, Http, Running, mirror, run, serving, whole
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-HURRY = Limits(head_timeout=0.15, body_timeout=0.15, idle_timeout=0.15, min_rate=1_000_000, linger_timeout=0.1)
+HURRY = Limits(head_timeout=0.15, body_timeout=0.15, min_rate=1_000_000, linger_timeout=0.1)
+GRACE = 5 * PATIENCE  # seconds that nobody wants to wait for
 
 
 class Gate:
@@ -56,9 +57,9 @@ def test_a_head_that_drips_is_told_408_at_its_absolute_deadline(http: Http) -> N
         async with serving(mirror, limits=HURRY, http=http) as running:
             client = await running.client()
             began = time.monotonic()
-            dripping = asyncio.create_task(drip(client, b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 500))
+            dripping = asyncio.create_task(drip(client, b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 30_000))
             answer = await client.answer()
-            assert 0.1 < time.monotonic() - began < 1.0
+            assert time.monotonic() - began > 0.1
             assert (answer.status, answer.code, answer.headers["connection"]) == (408, "request_timeout", "close")
             dripping.cancel()
             assert [error.status for _, error in running.refusals] == [408]
@@ -67,15 +68,15 @@ def test_a_head_that_drips_is_told_408_at_its_absolute_deadline(http: Http) -> N
 
 
 @pytest.mark.parametrize("http", BOTH)
-@pytest.mark.parametrize("framing", [b"Content-Length: 900\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n384\r\n"])
+@pytest.mark.parametrize("framing", [b"Content-Length: 90000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n15F90\r\n"])
 def test_a_body_that_drips_is_told_408(http: Http, framing: bytes) -> None:
     async def main() -> None:
         async with serving(mirror, limits=HURRY, http=http) as running:
-            client = await running.client(b"POST / HTTP/1.1\r\nHost: a\r\n" + framing)
             began = time.monotonic()
-            dripping = asyncio.create_task(drip(client, b"y" * 500))
+            client = await running.client(b"POST / HTTP/1.1\r\nHost: a\r\n" + framing)
+            dripping = asyncio.create_task(drip(client, b"y" * 80_000))
             answer = await client.answer()
-            assert 0.1 < time.monotonic() - began < 1.0
+            assert time.monotonic() - began > 0.1
             assert (answer.status, answer.code, answer.headers["connection"]) == (408, "request_timeout", "close")
             dripping.cancel()
             assert running.refusals == []  # the handler had it
@@ -87,12 +88,18 @@ def test_the_time_before_the_handler_reads_the_body_is_not_the_clients() -> None
     async def main() -> None:
         async def handler(request: Request) -> Reply:
             await asyncio.sleep(0.4)
+            await sent.wait()
             return await mirror(request)
+
+        sent = asyncio.Event()
 
         async with serving(handler, limits=HURRY) as running:
             client = await running.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n" + b"a" * 600)
             await running.until(lambda: running.server.in_flight == 1)
             client.send(b"a" * 300)
+            for _ in range(100):
+                await asyncio.sleep(0)  # it arrives
+            sent.set()
             assert (await client.answer()).status == 200
 
     run(main())
@@ -101,12 +108,16 @@ def test_the_time_before_the_handler_reads_the_body_is_not_the_clients() -> None
 def test_an_idle_connection_is_closed_without_a_word_and_a_handler_at_work_is_not_idle() -> None:
     async def main() -> None:
         async def handler(request: Request) -> Reply:
-            await asyncio.sleep(0.4)
+            await is_fresh_closed.wait()
             return Reply(200, [], b"")
 
-        async with serving(handler, limits=HURRY) as running:
-            fresh, used = await running.client(), await running.client(GET)
+        is_fresh_closed = asyncio.Event()
+        async with serving(handler, limits=Limits(idle_timeout=0.8)) as running:
+            used = await running.client(GET)
+            await running.until(lambda: running.server.in_flight == 1)
+            fresh = await running.client()
             assert await fresh.rest() == b""
+            is_fresh_closed.set()
             assert (await used.answer()).status == 200
             assert await used.rest() == b""
             assert running.refusals == []
@@ -116,7 +127,7 @@ def test_an_idle_connection_is_closed_without_a_word_and_a_handler_at_work_is_no
 
 def test_a_second_head_that_drips_has_a_deadline_of_its_own() -> None:
     async def main() -> None:
-        async with serving(mirror, limits=HURRY) as running:
+        async with serving(mirror, limits=Limits(head_timeout=0.8)) as running:
             client = await running.client(b"GE")
             await running.until(lambda: any(each._buffer for each in running.server._state.connections))
             client.send(b"T / HTTP/1.1\r\nHost: a\r\n\r\nGET ")
@@ -180,7 +191,7 @@ def test_close_lets_requests_and_streams_finish_and_closes_idle_connections_at_o
             await stream.reader.readuntil(b"begun\r\n")
             idle = await running.client()
             await running.until(lambda: running.server.connections == 3)
-            closing = asyncio.create_task(running.server.close(5.0))
+            closing = asyncio.create_task(running.server.close(GRACE))
             assert await idle.rest() == b""
             with pytest.raises(OSError, match="refused"):
                 await running.client()
@@ -189,7 +200,7 @@ def test_close_lets_requests_and_streams_finish_and_closes_idle_connections_at_o
             answer = await whole_one.answer()
             assert (answer.body, answer.headers["connection"]) == (b"done", "close")
             assert await stream.rest() == b"6\r\n ended\r\n0\r\n\r\n"
-            await asyncio.wait_for(closing, 1.0)
+            await asyncio.wait_for(closing, PATIENCE)
 
     run(main())
 
@@ -199,12 +210,12 @@ def test_close_lets_a_head_come_in_that_has_begun() -> None:
         async with serving(mirror) as running:
             client = await running.client(GET[:9])
             await running.until(lambda: any(each._buffer for each in running.server._state.connections))
-            closing = asyncio.create_task(running.server.close(5.0))
+            closing = asyncio.create_task(running.server.close(GRACE))
             await asyncio.sleep(0)
             client.send(GET[9:])
             answer = await client.answer()
             assert (answer.status, answer.headers["connection"]) == (200, "close")
-            await asyncio.wait_for(closing, 1.0)
+            await asyncio.wait_for(closing, PATIENCE)
 
     run(main())
 
@@ -216,9 +227,7 @@ def test_close_breaks_what_is_left_after_the_grace() -> None:
             waiting = await running.client(GET)
             stream = await running.client(GET.replace(b"/ ", b"/stream "))
             await stream.reader.readuntil(b"begun\r\n")
-            began = time.monotonic()
-            await running.server.close(0.1)
-            assert time.monotonic() - began < 1.0
+            await asyncio.wait_for(running.server.close(0.1), PATIENCE)
             assert (running.server.connections, running.server.in_flight) == (0, 0)
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await waiting.answer()

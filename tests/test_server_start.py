@@ -20,14 +20,14 @@ from gw.server.acceptor import BURST, Acceptor, bound_sockets
 
 Http = Literal["auto", "h11"]
 BOTH: tuple[Http, ...] = ("auto", "h11")
-PATIENCE = 5.0  # seconds before a read counts as hanging
+PATIENCE = 20.0  # seconds before a read counts as hanging
 T = TypeVar("T")
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a test's coroutine on uvloop, as the gateway does."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(asyncio.wait_for(main, 20))
+        return runner.run(asyncio.wait_for(main, 100))
 
 
 class Answer(NamedTuple):

@@ -99,7 +99,7 @@ def in_two_workers(shared: ForkShared, work: Callable[[SharedHealth, Together], 
     """Run `work` in both at once. Two, because more do not run at the same time on a small machine."""
 
     def enter(worker: int) -> None:
-        signal.alarm(20)
+        signal.alarm(100)
         shared.enter(worker)
         work(SharedHealth(shared, "a"), Together(shared))
 
@@ -188,7 +188,7 @@ def test_a_worker_killed_under_the_lock_of_a_breaker_blocks_nobody() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def go_on() -> None:
-        signal.alarm(5)
+        signal.alarm(60)
         health = SharedHealth(shared, "a")
         health.failures += 1
         health.cool_until(1.0)

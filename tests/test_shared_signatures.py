@@ -247,7 +247,7 @@ TOOLS = [{"type": "function", "function": {"name": "weather"}}]
 
 def talk(url: str, messages: list[dict[str, Any]]) -> dict[str, Any]:
     body = {"model": "m", "messages": messages, "tools": TOOLS, "reasoning_effort": "low", "max_tokens": 4000}
-    answer = httpx.post(url + "/v1/chat/completions", json=body, timeout=10)
+    answer = httpx.post(url + "/v1/chat/completions", json=body, timeout=30)
     assert answer.status_code == 200, answer.text
     message: dict[str, Any] = answer.json()["choices"][0]["message"]
     return {"role": "assistant", "content": None, "tool_calls": message["tool_calls"]}  # as forgetful clients send it

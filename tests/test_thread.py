@@ -37,7 +37,7 @@ def start(gw: Running, folder: Path, *scripts: Script, **tables: Any) -> openai.
         for name, script in zip("abcdef", scripts, strict=False)
     }
     gw.start(settings(folder, backends=backends, **tables))
-    return gw.sdk(timeout=10)
+    return gw.sdk(timeout=30)
 
 
 def body(value: Any) -> bytes:
@@ -189,10 +189,11 @@ def test_the_sdks_own_timeout_cancels_the_provider(gw: Running, tmp_path: Path) 
     async def silent(asked: Asked, writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
-    client = start(gw, tmp_path, silent)
+    client = start(gw, tmp_path, by_turns(answers(orjson.dumps(completion())), silent))
+    client.chat.completions.create(model="gpt-4", messages=HI)  # what is made once is made: the next is asked at once
     with pytest.raises(openai.APITimeoutError):
-        client.with_options(timeout=0.2).chat.completions.create(model="gpt-4", messages=HI)
-    gw.run(asyncio.wait_for(gw.providers[0].hung_up.wait(), 5))
+        client.with_options(timeout=1.0).chat.completions.create(model="gpt-4", messages=HI)
+    gw.run(asyncio.wait_for(gw.providers[0].hung_up.wait(), 20))
     assert gw.providers[0].hangups == 1
 
 
@@ -204,7 +205,7 @@ def test_leaving_a_stream_cancels_the_provider(gw: Running, tmp_path: Path) -> N
     client = start(gw, tmp_path, endless)
     with client.chat.completions.create(model="gpt-4", messages=HI, stream=True) as stream:
         next(iter(stream))
-    gw.run(asyncio.wait_for(gw.providers[0].hung_up.wait(), 5))
+    gw.run(asyncio.wait_for(gw.providers[0].hung_up.wait(), 20))
     assert gw.providers[0].hangups == 1
 
 

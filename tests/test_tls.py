@@ -49,7 +49,7 @@ def client(authority: Authority) -> ssl.SSLContext:
 def connect(gw: Running, context: ssl.SSLContext, *, name: str | None = "localhost") -> ssl.SSLSocket:
     if name is None:
         context.check_hostname = False  # and no name is sent
-    plain = socket.create_connection(("127.0.0.1", gw.gateway.port), timeout=10)
+    plain = socket.create_connection(("127.0.0.1", gw.gateway.port), timeout=30)
     return context.wrap_socket(plain, server_hostname=name)
 
 
@@ -60,7 +60,7 @@ def serial(sock: ssl.SSLSocket) -> str:
 
 
 def chat(sock: ssl.SSLSocket) -> int:
-    connection = http.client.HTTPConnection("localhost", timeout=10)
+    connection = http.client.HTTPConnection("localhost", timeout=30)
     connection.sock = sock
     connection.request("POST", "/v1/chat/completions", CHAT, {"Content-Type": "application/json"})
     answer = connection.getresponse()
@@ -87,7 +87,7 @@ def test_older_tls_and_plain_http_are_not_spoken(gw: Running, authority: Authori
         old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
     with pytest.raises((ssl.SSLError, ConnectionError)):
         connect(gw, old)
-    with socket.create_connection(("127.0.0.1", gw.gateway.port), timeout=10) as plain:
+    with socket.create_connection(("127.0.0.1", gw.gateway.port), timeout=30) as plain:
         plain.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         try:
             said = plain.recv(100)

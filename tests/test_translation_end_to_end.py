@@ -56,7 +56,7 @@ def start(gw: Running, folder: Path, claude: dict[str, Any], *others: Script, **
 
 def post(url: str, body: Any, path: str = "/v1/chat/completions") -> httpx.Response:
     content = body if isinstance(body, bytes) else orjson.dumps(body)
-    return httpx.post(url + path, content=content, headers={"content-type": "application/json"}, timeout=10)
+    return httpx.post(url + path, content=content, headers={"content-type": "application/json"}, timeout=30)
 
 
 def rows(folder: Path) -> list[Any]:

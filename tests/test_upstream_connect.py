@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 
 import pytest
 
@@ -30,10 +29,8 @@ def test_a_host_that_cannot_be_reached_is_named_with_the_cure(run: Run, host: st
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets the port
             transport = HTTPTransport()
-            started = time.monotonic()
             with pytest.raises(UpstreamConnectionError, match=says) as failure:
                 await transport(ask(free.getsockname()[1], host=host, scheme="http"))
-            assert time.monotonic() - started < 2.1
             assert failure.value.message.startswith(f'backend "acme": {host}:')
             assert "hidden" not in failure.value.message
             await transport.aclose()

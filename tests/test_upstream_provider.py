@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -17,7 +18,7 @@ from gw.upstream import HTTPTransport
 
 Script = Callable[["Peer"], Awaitable[None]]
 Run = Callable[[Callable[[], Awaitable[None]]], None]
-SOON = 5.0  # seconds: what a test waits at most for something that comes at once
+SOON = 20.0  # seconds: what a test waits at most for something that comes at once
 
 
 class Peer:
@@ -168,19 +169,29 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self._looked = asyncio.Event()
 
     def __call__(self) -> float:
+        self._looked.set()
         return self.now
 
+    async def looked_at(self) -> None:
+        """Wait until somebody has looked, and what he does about it is done."""
+        self._looked.clear()
+        async with asyncio.timeout(SOON):
+            await self._looked.wait()
 
-async def gone(peer: Peer, within: float = SOON) -> None:
-    async with asyncio.timeout(within):
+
+async def gone(peer: Peer) -> None:
+    async with asyncio.timeout(SOON):
         await peer.gone.wait()
 
 
 @asynccontextmanager
-async def scene(*scripts: Script) -> AsyncIterator[tuple[Provider, HTTPTransport]]:
-    provider, transport = Provider(*scripts), HTTPTransport()
+async def scene(
+    *scripts: Script, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[tuple[Provider, HTTPTransport]]:
+    provider, transport = Provider(*scripts), HTTPTransport(clock=clock)
     await provider.open()
     try:
         yield provider, transport
@@ -193,7 +204,7 @@ async def scene(*scripts: Script) -> AsyncIterator[tuple[Provider, HTTPTransport
 def run(request: pytest.FixtureRequest) -> Run:
     def runner(main: Callable[[], Awaitable[None]]) -> None:
         async def bounded() -> None:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(100):
                 await main()
 
         with asyncio.Runner(loop_factory=request.param) as loop:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import pytest
 
 from gw.backend import Timeouts
 from gw.errors import UpstreamTimeout
-from gw.upstream import HTTPTransport
 from tests.test_upstream_provider import (
     CHUNKED,
     OK,
+    SOON,
+    Clock,
     Peer,
     Run,
     Script,
@@ -28,17 +29,34 @@ from tests.test_upstream_provider import (
 )
 
 __all__ = ["run"]
-LIMITS = Timeouts(connect=0.1, first_content=0.15, idle=0.2, total=0.25)
-LATE = 0.3  # seconds: the promise is 0.1; the rest is for a busy machine
+LIMITS = Timeouts(connect=100, first_content=150, idle=200, total=250)  # of a clock that goes when it is told to
+LATE = 15.0  # seconds that a deadline of the machine's clock may be noticed late; every other deadline is further off
 
 
 async def timed(ask: Callable[[], object], seconds: float) -> str:
-    """Run into a deadline of so many seconds; returns what it said."""
+    """Run into a deadline of so many seconds of the machine's clock; returns what it said."""
     started = time.monotonic()
     with pytest.raises(UpstreamTimeout) as failure:
         await ask()  # type: ignore[misc]
     took = time.monotonic() - started
     assert seconds - 0.01 <= took <= seconds + LATE
+    assert failure.value.status == 504
+    return failure.value.message
+
+
+async def runs_out(work: Coroutine[object, object, object], is_waiting: asyncio.Event, clock: Clock, at: float) -> str:
+    """Have the work run into the deadline at this time of the clock, and not before; returns what it said."""
+    task = asyncio.create_task(work)
+    async with asyncio.timeout(SOON):
+        await is_waiting.wait()
+    clock.now = at - 0.001
+    for _ in range(2):
+        await clock.looked_at()
+    assert not task.done()
+    clock.now = at
+    with pytest.raises(UpstreamTimeout) as failure:
+        async with asyncio.timeout(SOON):
+            await task
     assert failure.value.status == 504
     return failure.value.message
 
@@ -58,10 +76,12 @@ def drips(*pieces: bytes, piece: bytes = b"1\r\n:\r\n") -> Script:
 @pytest.mark.parametrize("script", [says_and_hangs(), says_and_hangs(OK[:30]), drips(OK[:-7] + b"X: ", piece=b"a")])
 def test_a_whole_answer_has_the_total_time(run: Run, script: Script) -> None:
     async def main() -> None:
-        async with scene(script) as (provider, transport):
-            said = await timed(lambda: transport(wire(provider, timeouts=LIMITS)), LIMITS.total)
-            assert said.startswith('backend "acme" gave no whole answer within 0.25 s (total): raise timeouts.total')
-            await gone(provider.peers[0], within=0.1)
+        clock = Clock()
+        async with scene(script, clock=clock) as (provider, transport):
+            asking = transport(wire(provider, timeouts=LIMITS))
+            said = await runs_out(asking, provider.asked, clock, clock.now + LIMITS.total)
+            assert said.startswith('backend "acme" gave no whole answer within 250 s (total): raise timeouts.total')
+            await gone(provider.peers[0])
 
     run(main)
 
@@ -69,23 +89,26 @@ def test_a_whole_answer_has_the_total_time(run: Run, script: Script) -> None:
 @pytest.mark.parametrize("script", [says_and_hangs(CHUNKED), drips(CHUNKED)], ids=["hang", "drip"])
 def test_a_whole_answer_that_does_not_end_has_the_total_time(run: Run, script: Script) -> None:
     async def main() -> None:
-        async with scene(script) as (provider, transport):
+        clock = Clock()
+        async with scene(script, clock=clock) as (provider, transport):
 
             async def ask() -> None:
                 await whole(await transport(wire(provider, timeouts=LIMITS)))
 
-            await timed(ask, LIMITS.total)
-            await gone(provider.peers[0], within=0.1)
+            assert "(total)" in await runs_out(ask(), provider.asked, clock, clock.now + LIMITS.total)
+            await gone(provider.peers[0])
 
     run(main)
 
 
 def test_a_stream_without_a_head_has_the_time_for_the_first_content(run: Run) -> None:
     async def main() -> None:
-        async with scene(says_and_hangs()) as (provider, transport):
-            said = await timed(lambda: transport(wire(provider, stream=True, timeouts=LIMITS)), LIMITS.first_content)
+        clock = Clock()
+        async with scene(says_and_hangs(), clock=clock) as (provider, transport):
+            asking = transport(wire(provider, stream=True, timeouts=LIMITS))
+            said = await runs_out(asking, provider.asked, clock, clock.now + LIMITS.first_content)
             assert said == (
-                'backend "acme" sent nothing for 0.15 s (first_content): '
+                'backend "acme" sent nothing for 150 s (first_content): '
                 "raise timeouts.first_content or check the provider"
             )
 
@@ -94,24 +117,41 @@ def test_a_stream_without_a_head_has_the_time_for_the_first_content(run: Run) ->
 
 def test_keep_alives_do_not_count_as_first_content(run: Run) -> None:
     async def main() -> None:
-        async with scene(drips(CHUNKED)) as (provider, transport):
+        clock, heard = Clock(), asyncio.Event()
+        async with scene(drips(CHUNKED), clock=clock) as (provider, transport):
 
             async def ask() -> None:
-                await whole(await transport(wire(provider, stream=True, timeouts=LIMITS)))
+                answer = await transport(wire(provider, stream=True, timeouts=LIMITS))
+                while await answer.body.read():
+                    heard.set()
 
-            assert "(first_content)" in await timed(ask, LIMITS.first_content)
+            assert "(first_content)" in await runs_out(ask(), heard, clock, clock.now + LIMITS.first_content)
 
     run(main)
 
 
 def test_a_committed_stream_may_go_on_as_long_as_it_says_something(run: Run) -> None:
     async def main() -> None:
-        async with scene(drips(CHUNKED)) as (provider, transport):
+        clock, more = Clock(), asyncio.Event()
+
+        async def speaks_up(peer: Peer) -> None:
+            await peer.write(CHUNKED)
+            while True:
+                await more.wait()
+                more.clear()
+                await peer.write(b"1\r\n:\r\n")
+
+        async with scene(speaks_up, clock=clock) as (provider, transport):
             answer = await transport(wire(provider, stream=True, timeouts=LIMITS))
-            until = time.monotonic() + LIMITS.total + 0.2
-            while time.monotonic() < until:
+            for _ in range(4):
                 answer.body.commit()
-                assert await answer.body.read()
+                clock.now += LIMITS.idle - 0.001
+                reading = asyncio.ensure_future(answer.body.read())
+                for _ in range(2):
+                    await clock.looked_at()
+                assert not reading.done()
+                more.set()
+                assert await reading == b":"
             await answer.body.aclose()
 
     run(main)
@@ -119,44 +159,52 @@ def test_a_committed_stream_may_go_on_as_long_as_it_says_something(run: Run) -> 
 
 def test_a_committed_stream_that_falls_silent_has_the_idle_time(run: Run) -> None:
     async def main() -> None:
-        async with scene(says_and_hangs(CHUNKED + b"5\r\nhello\r\n")) as (provider, transport):
-            answer = await transport(wire(provider, stream=True, timeouts=LIMITS))
-            assert await answer.body.read() == b"hello"
-            answer.body.commit()
-            said = await timed(answer.body.read, LIMITS.idle)
-            assert said.startswith('backend "acme" sent nothing more for 0.2 s (idle): raise timeouts.idle')
-            await gone(provider.peers[0], within=0.1)
+        clock, read = Clock(), asyncio.Event()
+        async with scene(says_and_hangs(CHUNKED + b"5\r\nhello\r\n"), clock=clock) as (provider, transport):
+
+            async def ask() -> None:
+                answer = await transport(wire(provider, stream=True, timeouts=LIMITS))
+                assert await answer.body.read() == b"hello"
+                clock.now += 100.0
+                answer.body.commit()
+                read.set()
+                await answer.body.read()
+
+            said = await runs_out(ask(), read, clock, clock.now + 100.0 + LIMITS.idle)
+            assert said.startswith('backend "acme" sent nothing more for 200 s (idle): raise timeouts.idle')
+            await gone(provider.peers[0])
 
     run(main)
 
 
 def test_a_slow_reader_is_not_a_silent_provider(run: Run) -> None:
     async def main() -> None:
-        async with scene(says(CHUNKED + b"5\r\nhello\r\n", b"0\r\n\r\n")) as (provider, transport):
-            limits = Timeouts(first_content=0.05, idle=0.05)
-            answer = await transport(wire(provider, stream=True, timeouts=limits))
+        clock, more = Clock(), asyncio.Event()
+
+        async def speaks_twice(peer: Peer) -> None:
+            await peer.write(CHUNKED + b"5\r\nhello\r\n")
+            await more.wait()
+            await peer.write(b"0\r\n\r\n")
+
+        async with scene(speaks_twice, clock=clock) as (provider, transport):
+            answer = await transport(wire(provider, stream=True, timeouts=LIMITS))
             answer.body.commit()
-            await asyncio.sleep(0.15)
-            assert await whole(answer) == b"hello"
+            clock.now += LIMITS.idle + 1
+            for _ in range(2):
+                await clock.looked_at()
+            assert await answer.body.read() == b"hello"
+            answer.body.commit()
+            more.set()
+            assert await whole(answer) == b""
 
     run(main)
 
 
-def test_deadlines_follow_the_clock_that_was_given(run: Run) -> None:
+def test_deadlines_are_of_the_machines_clock_where_no_other_is_given(run: Run) -> None:
     async def main() -> None:
-        now = 0.0
-        async with scene(says_and_hangs()) as (provider, _):
-            transport = HTTPTransport(clock=lambda: now)
-            task = asyncio.create_task(transport(wire(provider)))
-            await provider.asked.wait()
-            now = 599.0
-            await asyncio.wait([task], timeout=0.07)
-            assert not task.done()
-            now = 600.0
-            await asyncio.wait([task], timeout=0.2)
-            with pytest.raises(UpstreamTimeout, match="600 s"):
-                await task
-            await transport.aclose()
+        async with scene(says_and_hangs(OK[:30])) as (provider, transport):
+            said = await timed(lambda: transport(wire(provider, timeouts=Timeouts(total=0.25))), 0.25)
+            assert said.startswith('backend "acme" gave no whole answer within 0.25 s (total)')
 
     run(main)
 
@@ -177,11 +225,11 @@ def test_a_host_that_takes_no_connection_has_the_connect_time(run: Run, scheme: 
                     filler.connect_ex(hole.getsockname())
                     fillers.append(filler)
             async with scene(says(OK)) as (provider, transport):
-                request = wire(provider, timeouts=LIMITS)
+                request = wire(provider, timeouts=Timeouts(connect=0.1))
                 request.url = f"{scheme}://127.0.0.1:{hole.getsockname()[1]}/"
                 with pytest.raises(UpstreamTimeout):
                     await transport(request)  # reads the certificate authorities of this machine, once
-                said = await timed(lambda: transport(request), LIMITS.connect)
+                said = await timed(lambda: transport(request), 0.1)
                 assert said.startswith('backend "acme": no connection to 127.0.0.1')
                 assert "after 0.1 s (connect)" in said
             for filler in fillers:
@@ -196,7 +244,7 @@ def test_the_time_for_the_whole_rules_the_connection_too(run: Run) -> None:
             hole.bind(("127.0.0.1", 0))
             hole.listen(1)
             async with scene(says(OK)) as (provider, transport):
-                request = wire(provider, timeouts=Timeouts(connect=5, total=0.2))
+                request = wire(provider, timeouts=Timeouts(connect=100, total=0.2))
                 request.url = f"https://127.0.0.1:{hole.getsockname()[1]}/"
                 with pytest.raises(UpstreamTimeout):
                     await transport(request)
@@ -207,16 +255,18 @@ def test_the_time_for_the_whole_rules_the_connection_too(run: Run) -> None:
 
 def test_a_hundred_dripping_streams_do_not_slow_the_others_down(run: Run) -> None:
     async def main() -> None:
-        async with scene(*[drips(CHUNKED)] * 100, says(OK)) as (provider, transport):
-            limits = Timeouts(first_content=2.0)  # on a busy machine a hundred connections take some of it
+        clock = Clock()
+        async with scene(*[drips(CHUNKED)] * 100, says(OK), clock=clock) as (provider, transport):
 
             async def drip() -> None:
-                await whole(await transport(wire(provider, stream=True, timeouts=limits)))
+                await whole(await transport(wire(provider, stream=True, timeouts=LIMITS)))
 
             dripping = [asyncio.create_task(drip()) for _ in range(100)]
             await provider.until(lambda: len(provider.requests) == 100)
             for _ in range(20):
                 assert await whole(await transport(wire(provider))) == b"hello"
+            assert not any(task.done() for task in dripping)
+            clock.now += LIMITS.first_content
             outcomes = await asyncio.gather(*dripping, return_exceptions=True)
             assert all(isinstance(outcome, UpstreamTimeout) for outcome in outcomes)
 

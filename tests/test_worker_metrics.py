@@ -185,14 +185,14 @@ FRESH = httpx.Limits(max_keepalive_connections=0)  # a connection for each reque
 
 
 def _ask(process: Process, times: int) -> None:
-    with httpx.Client(trust_env=False, timeout=10, limits=FRESH) as http:
+    with httpx.Client(trust_env=False, timeout=30, limits=FRESH) as http:
         assert [chat(http, process.url).status_code for _ in range(times)] == [200] * times
 
 
 def _counted(process: Process) -> set[float]:
     """How many chat requests there were, as the pages of whichever workers take the connections tell it."""
     counts: set[float] = set()
-    with httpx.Client(trust_env=False, timeout=10, limits=FRESH) as http:
+    with httpx.Client(trust_env=False, timeout=30, limits=FRESH) as http:
         for _ in range(12):
             page = http.get(f"{process.url}/metrics?format=json").json()
             counts |= {entry["value"] for entry in page["gw_requests_total"] if entry["labels"]["operation"] == "chat"}
@@ -206,7 +206,7 @@ def test_the_page_of_either_process_is_exact_even_after_one_was_killed(tmp_path:
         assert _counted(process) == {40}
         killed, _ = _children(process.popen.pid)
         os.kill(killed, signal.SIGKILL)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while len(set(_children(process.popen.pid)) - {killed}) < 2 and time.monotonic() < deadline:
             os.sched_yield()
         _ask(process, 10)
