@@ -15,16 +15,17 @@ logger = logging.getLogger("gw.drain")
 
 Item = TypeVar("Item")
 Work = Callable[[Sequence[Item]], float | None]
+SOON = 0.002  # seconds: what comes after a silence waits only for what comes along with it
 
 
 class Drain(Generic[Item]):
     """Items put by any thread are handed to `work` by one thread of its own.
 
     `work` gets up to `batch` items, `gather` seconds after the first of them at the latest, so that it is called once
-    for many, and says in how many seconds it wants to be called again though nothing came (None: not at all). A `put`
-    costs an append; only the first one after an idle time wakes the thread. `due` tells of work beside the items: in
-    how many seconds `work` has to be called for it (None: there is none, whoever makes some says `wake` where the drain
-    `is_asleep`).
+    for many; what comes after a silence is not kept waiting for others. It says in how many seconds it wants to be
+    called again though nothing came (None: not at all). A `put` costs an append; only the first ones after an idle time
+    wake the thread. `due` tells of work beside the items: in how many seconds `work` has to be called for it (None:
+    there is none, whoever makes some says `wake` where the drain `is_asleep`).
     """
 
     def __init__(
@@ -95,12 +96,14 @@ class Drain(Generic[Item]):
 
     def _run(self) -> None:
         taken = 0.0
+        was_idle = False
         while True:
-            self._wait(taken)
+            self._wait(taken, was_idle)
             # Marks are taken first: whatever was put before them is then among the items that follow.
             marks = [self._marks.popleft() for _ in range(len(self._marks))]
             taken = time.monotonic()
             left = len(self.items)
+            was_idle = not left
             while True:
                 size = min(left, self._batch)
                 left -= size
@@ -113,13 +116,13 @@ class Drain(Generic[Item]):
             if self._closed and not self.items and not self._marks:
                 return
 
-    def _wait(self, since: float) -> None:
+    def _wait(self, since: float, was_idle: bool) -> None:
         """Until something has to be done; as long as it may wait, so that it is done for many at once.
 
-        What is in `items` was put after `since`.
+        What is in `items` was put after `since`; `was_idle` says that there was none before that either.
         """
         began = time.monotonic()
-        was_idle = False
+        is_first = False  # after a silence; then the first item that is put wakes the thread once more
         while not self._urgent:
             now, due = time.monotonic(), self._due()
             if not self.items:
@@ -132,9 +135,14 @@ class Drain(Generic[Item]):
             if left <= 0.0:
                 break
             is_idle = not self.items and due is None
-            if is_idle and (was_idle or not self._gather):
-                self._sleep(left)
+            if is_first or (is_idle and (was_idle or not self._gather)):
+                is_first = self._sleep(left, due)
                 since = time.monotonic()
+                if is_first and not self._urgent:
+                    self._signal.wait(min(SOON, self._gather))
+                    self._signal.clear()
+                if self.items:
+                    break
             else:
                 # Not asleep until a whole interval has brought nothing: else one client that asks again and again
                 # would wake the thread in the middle of most of its requests.
@@ -143,12 +151,15 @@ class Drain(Generic[Item]):
             was_idle = is_idle
         self._urgent = self._closed
 
-    def _sleep(self, seconds: float) -> None:
+    def _sleep(self, seconds: float, due: float | None) -> bool:
+        """Until somebody wakes it, which is when it says True."""
         self.is_asleep = True
-        if not self.items and not self._urgent and self._due() is None:
-            self._signal.wait(None if seconds == math.inf else seconds)
+        woken = True  # by what came before it was seen to sleep
+        if not self.items and not self._urgent and (due is not None or self._due() is None):
+            woken = self._signal.wait(None if seconds == math.inf else seconds)
         self.is_asleep = False
         self._signal.clear()
+        return woken
 
     def _call(self, items: Sequence[Item]) -> None:
         try:

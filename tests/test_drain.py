@@ -11,6 +11,13 @@ from gw.drain import Drain
 PATIENCE = 60.0  # seconds until a test gives up
 
 
+def sleeps(drain: Drain[int]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not drain.is_asleep:
+        assert time.monotonic() < deadline
+        time.sleep(0)
+
+
 def test_what_is_put_is_worked_on_in_order_and_in_batches() -> None:
     seen: list[Sequence[int]] = []
     drain: Drain[int] = Drain(lambda items: seen.append(items) if items else None, name="test", gather=60.0, batch=4)
@@ -22,27 +29,46 @@ def test_what_is_put_is_worked_on_in_order_and_in_batches() -> None:
     assert drain.close(PATIENCE)
 
 
-def test_what_is_put_while_it_sleeps_is_gathered_and_not_forgotten() -> None:
+def test_what_is_put_while_it_sleeps_is_worked_on_soon() -> None:
+    seen: list[int] = []
     done = threading.Event()
-    began = 0.0
-    took = 0.0
 
     def work(items: Sequence[int]) -> None:
-        nonlocal took
+        seen.extend(items)
         if items:
-            took = time.monotonic() - began
             done.set()
 
-    drain: Drain[int] = Drain(work, name="test", gather=0.05)
+    drain: Drain[int] = Drain(work, name="test", gather=2 * PATIENCE)
     drain.start()
-    for _ in range(3):
-        while not drain.is_asleep:
-            time.sleep(0)
-        done.clear()
-        began = time.monotonic()
-        drain.put(1)
-        assert done.wait(PATIENCE)
-        assert took >= 0.05
+    sleeps(drain)
+    drain.put(1)
+    assert done.wait(PATIENCE)
+    drain.put(2)  # it has only just been awake: this one is gathered
+    assert not drain.is_asleep
+    assert seen == [1]
+    assert drain.close(PATIENCE)
+    assert seen == [1, 2]
+
+
+def test_the_first_item_after_a_silence_is_worked_on_soon_whatever_was_begun_before_it() -> None:
+    begun: list[float] = []
+    done = threading.Event()
+
+    def due() -> float | None:
+        return 2 * PATIENCE if begun else None
+
+    def work(items: Sequence[int]) -> None:
+        if items:
+            done.set()
+
+    drain: Drain[int] = Drain(work, name="test", gather=2 * PATIENCE, due=due)
+    drain.start()
+    sleeps(drain)
+    begun.append(0.0)
+    drain.wake()
+    sleeps(drain)
+    drain.put(1)
+    assert done.wait(PATIENCE)
     assert drain.close(PATIENCE)
 
 
@@ -77,8 +103,7 @@ def test_whoever_makes_such_work_wakes_a_drain_that_sleeps() -> None:
 
     drain: Drain[int] = Drain(work, name="test", gather=0.001, due=due)
     drain.start()
-    while not drain.is_asleep:
-        time.sleep(0)
+    sleeps(drain)
     due_at.append(time.monotonic() + 0.01)
     drain.wake()
     assert done.wait(PATIENCE)
