@@ -15,7 +15,7 @@ logger = logging.getLogger("gw.drain")
 
 Item = TypeVar("Item")
 Work = Callable[[Sequence[Item]], float | None]
-SOON = 0.002  # seconds: what comes after a silence waits only for what comes along with it
+SOON = 0.001  # seconds: what comes after a silence waits only for what comes along with it
 
 
 class Drain(Generic[Item]):
