@@ -14,7 +14,7 @@ from gw.endpoints.patience import Quiet
 from gw.errors import UpstreamConnectionError, UpstreamError, UpstreamProtocolError
 from gw.middleware.translate import Translate
 from gw.stream import Outlet, Stream
-from gw.upstream.exchange import Exchange
+from gw.upstream.exchange import PIECE, Exchange
 from tests.fakes import FakeBody, chat_request, chunks
 from tests.test_server_start import PATIENCE, run, serving
 from tests.test_server_streams import GET, Pieces, streaming
@@ -96,8 +96,34 @@ def test_whoever_is_not_ready_is_passed_nothing_and_the_provider_is_held_back() 
         reading = await begun(exchange.read())
         taker.writable = object()
         receive(b"11170\r\n" + b"x" * 0x11170 + b"\r\n")
+        assert len(await reading) == PIECE
         assert did == ["pause"]
-        assert len(await reading) == 0x11170
+        assert len(await exchange.read()) == 0x11170 - PIECE
+        assert did == ["pause", "resume"]
+
+    in_memory(check)
+
+
+def test_of_a_large_read_no_more_is_passed_on_than_is_taken() -> None:
+    sent = bytes(range(256)) * 1000
+
+    async def check(receive: Callable[[bytes], None], exchange: Exchange, did: list[str]) -> None:
+        class Full(Taker):
+            def take(self, data: bytes) -> bool:
+                self.writable = object()
+                return super().take(data)
+
+        taker = Full(exchange)
+        reading = await begun(exchange.read())
+        receive(b"%x\r\n%b\r\n" % (len(sent), sent))
+        assert taker.taken == [sent[:PIECE]]
+        assert did == ["pause"]
+        read = [await reading]
+        while sum(map(len, read)) < len(sent) - PIECE:
+            assert did == ["pause"]
+            read.append(await exchange.read())
+        assert max(map(len, read)) == PIECE
+        assert b"".join(taker.taken + read) == sent
         assert did == ["pause", "resume"]
 
     in_memory(check)

@@ -295,6 +295,7 @@ class Connection(Wire):
         while data:
             write(data)
             if self.writable is not None:
+                data = b""  # whoever reads slowly has it once, in the transport's buffer
                 await self.writable
             data = await stream.read()
         if not self.is_old:
