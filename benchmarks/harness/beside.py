@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.harness import processes as p
+from benchmarks.harness.load import KEY
 
-KEY = "sk-client"  # what the load sends to all of them
 MODEL = "gpt-4o-mini"
 STARTING = 60.0  # seconds
 

@@ -15,6 +15,7 @@ import uvloop
 
 from benchmarks.harness.processes import OTHER_CORE, Program, cpu_seconds
 
+KEY = "sk-client"  # of the one who asks
 REQUEST = orjson.dumps(
     {
         "model": "gpt-4o-mini",
@@ -31,7 +32,7 @@ _LUA = """
 wrk.method = "POST"
 wrk.body = [==[{body}]==]
 wrk.headers["Content-Type"] = "application/json"
-wrk.headers["Authorization"] = "Bearer sk-client"
+wrk.headers["Authorization"] = "Bearer {key}"
 {headers}
 done = function(summary, latency, requests)
   io.write(string.format("RESULT %d %d %.1f %d %d %.1f %d\\n", summary.requests, summary.duration,
@@ -63,7 +64,7 @@ def whole(program: Program, connections: int, seconds: float, folder: Path, body
     """Ask for whole answers over `connections` connections."""
     script = folder / "post.lua"
     headers = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in program.headers.items())
-    script.write_text(_LUA.replace("{headers}", headers).replace("{body}", body.decode()))
+    script.write_text(_LUA.replace("{key}", KEY).replace("{headers}", headers).replace("{body}", body.decode()))
     path = wrk_path()
     assert path is not None, "ask wrk_path() first"
     command = ["taskset", "-c", str(OTHER_CORE), path, "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script)]
