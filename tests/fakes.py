@@ -25,9 +25,17 @@ class FakeClock:
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
         self.slept: list[float] = []
+        self._looked = asyncio.Event()
 
     def __call__(self) -> float:
+        self._looked.set()
         return self.now
+
+    async def looked_at(self) -> None:
+        """Wait until somebody has looked, and what he does about it is done."""
+        self._looked.clear()
+        async with asyncio.timeout(60):
+            await self._looked.wait()
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)

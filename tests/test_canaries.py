@@ -140,7 +140,7 @@ class Process:
         self._popen = subprocess.Popen(
             arguments, cwd=folder, env=self.environ, stdout=self._output, stderr=subprocess.STDOUT
         )
-        until(lambda: re.search(rb"http://127\.0\.0\.1:(\d+)", self.output) is not None, 60)
+        until(lambda: re.search(rb"http://127\.0\.0\.1:(\d+)", self.output) is not None)
         found = re.search(rb"http://127\.0\.0\.1:(\d+)", self.output)
         assert found is not None
         self.port = int(found[1])
@@ -329,11 +329,11 @@ def test_no_secret_is_in_anything_that_is_said_or_kept(process: tuple[Process, F
     assert seen("gw check", gateway.run("check")) == []
     # The database is held by somebody else: rows go to the spill.
     with closing(sqlite3.connect(gateway.folder / "requests.db", timeout=20)) as other:
-        until(lambda: _locks(other), 60)
+        until(lambda: _locks(other))
         for secret in SENT:
             gateway.chat(f"my key is {secret}", model=secret)
         spill = gateway.folder / "requests.db.spill.jsonl"
-        until(lambda: any(path.stat().st_size for path in gateway.folder.glob("requests.db*spill*")), 60)
+        until(lambda: any(path.stat().st_size for path in gateway.folder.glob("requests.db*spill*")))
         spilt = b"".join(path.read_bytes() for path in gateway.folder.glob("*spill*"))
         assert spilt, spill
         assert seen("spill", spilt) == []

@@ -132,7 +132,7 @@ class Document:
         threads = [threading.Thread(target=quietly) for _ in range(times)]
         for thread in threads:
             thread.start()
-        until(lambda: sum(self.pool()[name] for name in ("active", "queued")) == times, 60)
+        until(lambda: sum(self.pool()[name] for name in ("active", "queued")) == times)
         yield
         self.gw.run(self.gw.gateway.close(0))
         for thread in threads:
@@ -409,7 +409,7 @@ def test_ran_a_grandchild_that_holds_the_output_holds_no_request(document: Docum
     document.start("grandchild:die", backends=(CLI | {"timeout": 60_000},))
     assert said(document.ask(backend="claude-cli-default")) == "started one"
     grandchild = next(entry["grandchild"] for entry in document.fake.entries if "grandchild" in entry)
-    until(lambda: grandchild not in document.fake.living(), 60)
+    until(lambda: grandchild not in document.fake.living())
 
 
 def test_ran_a_limit_is_a_429_with_the_time_it_is_lifted(document: Document) -> None:
@@ -423,8 +423,8 @@ def test_ran_a_client_that_leaves_frees_its_place_and_its_process(document: Docu
     document.start("hang", backends=(CLI | {"maxConcurrent": 1, "queueSize": 0},))
     with pytest.raises(httpx.ReadTimeout):
         WEB.post(f"{document.url}/v1/chat/completions", json={"messages": HI}, timeout=0.4)
-    until(lambda: document.pool()["active"] == 0, 60)
-    until(lambda: len(document.fake.living()) <= 1, 60)  # the spare alone
+    until(lambda: document.pool()["active"] == 0)
+    until(lambda: len(document.fake.living()) <= 1)  # the spare alone
 
 
 def test_ran_a_wait_in_the_queue_is_in_the_log(document: Document) -> None:
@@ -432,7 +432,7 @@ def test_ran_a_wait_in_the_queue_is_in_the_log(document: Document) -> None:
     threads = [threading.Thread(target=document.ask) for _ in range(2)]
     for thread in threads:
         thread.start()
-    until(lambda: document.pool()["queued"] == 1, 60)
+    until(lambda: document.pool()["queued"] == 1)
     queued_at = time.monotonic()
     until(lambda: time.monotonic() > queued_at + 0.05)
     document.fake.word.touch()

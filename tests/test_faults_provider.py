@@ -15,11 +15,7 @@ import httpx
 import orjson
 import pytest
 
-from gw.adapter import WireRequest
-from gw.backend import Health, Timeouts
-from gw.errors import UpstreamTimeout
-from gw.upstream import HTTPTransport
-from tests.fakes import Asked, FakeClock, LoopbackProvider
+from gw.backend import Health
 from tests.faulty_provider import ANSWER, FaultyProvider
 from tests.running import Running, running, settings
 
@@ -456,34 +452,3 @@ def test_half_a_tool_call_is_never_followed_by_another(continuing: Scene) -> Non
     continuing.reset()
     answer = continuing.ask("openai+well", "cut_in_tool", stream=True)
     assert not any("tool_calls" in choice["delta"] for chunk in answer.chunks for choice in chunk["choices"])
-
-
-def test_silence_is_counted_from_what_came_last_however_long_it_takes_in_all() -> None:
-    clock, go, limits = FakeClock(), asyncio.Event(), Timeouts(first_content=10, idle=10)
-
-    async def steady(asked: Asked, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
-        while True:
-            await go.wait()
-            go.clear()
-            writer.write(b"1\r\nx\r\n")
-
-    async def main() -> None:
-        transport = HTTPTransport(clock=clock)
-        async with LoopbackProvider(steady) as provider:
-            wire = WireRequest("POST", provider.url, [], b"{}", True, "acme", timeouts=limits)
-            body = (await transport(wire)).body
-            for _ in range(3):
-                reading = asyncio.create_task(body.read())
-                await asyncio.sleep(0)
-                clock.now += 9
-                await asyncio.sleep(0.1)  # it is looked at meanwhile
-                go.set()
-                assert await reading == b"x"
-                body.commit()
-            clock.now += 10
-            with pytest.raises(UpstreamTimeout, match="idle"):
-                await body.read()
-            await transport.aclose()
-
-    asyncio.run(main())

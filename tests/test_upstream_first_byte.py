@@ -7,7 +7,8 @@ import pytest
 from gw.backend import Timeouts
 from gw.errors import UpstreamTimeout
 from gw.upstream import HTTPXTransport
-from tests.test_upstream_provider import OK, Clock, Run, run, says_and_hangs, scene, wire
+from tests.fakes import FakeClock
+from tests.test_upstream_provider import OK, Run, run, says_and_hangs, scene, wire
 from tests.test_upstream_timeouts import runs_out, timed
 
 __all__ = ["run"]
@@ -41,7 +42,7 @@ def test_httpx_keeps_it_too(run: Run) -> None:
 
 def test_a_first_byte_in_time_leaves_the_rest_its_own_time(run: Run) -> None:
     async def main() -> None:
-        clock = Clock()
+        clock = FakeClock()
         async with scene(says_and_hangs(OK[:30]), clock=clock) as (provider, transport):
             request = wire(provider, timeouts=Timeouts(first_byte=100, total=250))
             assert "(total)" in await runs_out(transport(request), provider.asked, clock, clock.now + 250)

@@ -9,10 +9,10 @@ import pytest
 
 from gw.errors import UpstreamConnectionError
 from gw.upstream import HTTPTransport
+from tests.fakes import FakeClock
 from tests.test_upstream_provider import (
     CHUNKED,
     OK,
-    Clock,
     Peer,
     Provider,
     Run,
@@ -193,7 +193,7 @@ def test_a_provider_that_wants_to_close_is_believed(run: Run, field: bytes) -> N
 @pytest.mark.parametrize(("field", "seconds"), [(b"X-Nothing: 1", 60.0), (b"Keep-Alive: timeout=5, max=9", 4.5)])
 def test_idle_connections_are_closed_in_time(run: Run, field: bytes, seconds: float) -> None:
     async def main() -> None:
-        clock = Clock()
+        clock = FakeClock()
         provider = Provider(says(OK.replace(b"Content-Type: application/json", field)))
         transport = HTTPTransport(clock=clock)
         await provider.open()
@@ -214,7 +214,7 @@ def test_idle_connections_are_closed_in_time(run: Run, field: bytes, seconds: fl
 
 def test_idle_connections_are_closed_in_time_though_nobody_asks(run: Run) -> None:
     async def main() -> None:
-        clock = Clock()
+        clock = FakeClock()
         provider, transport = Provider(says(OK)), HTTPTransport(clock=clock, idle_for=7.0)
         await provider.open()
         await whole(await transport(wire(provider)))

@@ -164,24 +164,6 @@ async def whole(answer: WireResponse) -> bytes:
     return b"".join(pieces)
 
 
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self._looked = asyncio.Event()
-
-    def __call__(self) -> float:
-        self._looked.set()
-        return self.now
-
-    async def looked_at(self) -> None:
-        """Wait until somebody has looked, and what he does about it is done."""
-        self._looked.clear()
-        async with asyncio.timeout(SOON):
-            await self._looked.wait()
-
-
 async def gone(peer: Peer) -> None:
     async with asyncio.timeout(SOON):
         await peer.gone.wait()

@@ -11,11 +11,11 @@ import pytest
 
 from gw.backend import Timeouts
 from gw.errors import UpstreamTimeout
+from tests.fakes import FakeClock
 from tests.test_upstream_provider import (
     CHUNKED,
     OK,
     SOON,
-    Clock,
     Peer,
     Run,
     Script,
@@ -44,7 +44,9 @@ async def timed(ask: Callable[[], object], seconds: float) -> str:
     return failure.value.message
 
 
-async def runs_out(work: Coroutine[object, object, object], is_waiting: asyncio.Event, clock: Clock, at: float) -> str:
+async def runs_out(
+    work: Coroutine[object, object, object], is_waiting: asyncio.Event, clock: FakeClock, at: float
+) -> str:
     """Have the work run into the deadline at this time of the clock, and not before; returns what it said."""
     task = asyncio.create_task(work)
     async with asyncio.timeout(SOON):
@@ -76,7 +78,7 @@ def drips(*pieces: bytes, piece: bytes = b"1\r\n:\r\n") -> Script:
 @pytest.mark.parametrize("script", [says_and_hangs(), says_and_hangs(OK[:30]), drips(OK[:-7] + b"X: ", piece=b"a")])
 def test_a_whole_answer_has_the_total_time(run: Run, script: Script) -> None:
     async def main() -> None:
-        clock = Clock()
+        clock = FakeClock()
         async with scene(script, clock=clock) as (provider, transport):
             asking = transport(wire(provider, timeouts=LIMITS))
             said = await runs_out(asking, provider.asked, clock, clock.now + LIMITS.total)
@@ -89,7 +91,7 @@ def test_a_whole_answer_has_the_total_time(run: Run, script: Script) -> None:
 @pytest.mark.parametrize("script", [says_and_hangs(CHUNKED), drips(CHUNKED)], ids=["hang", "drip"])
 def test_a_whole_answer_that_does_not_end_has_the_total_time(run: Run, script: Script) -> None:
     async def main() -> None:
-        clock = Clock()
+        clock = FakeClock()
         async with scene(script, clock=clock) as (provider, transport):
 
             async def ask() -> None:
@@ -103,7 +105,7 @@ def test_a_whole_answer_that_does_not_end_has_the_total_time(run: Run, script: S
 
 def test_a_stream_without_a_head_has_the_time_for_the_first_content(run: Run) -> None:
     async def main() -> None:
-        clock = Clock()
+        clock = FakeClock()
         async with scene(says_and_hangs(), clock=clock) as (provider, transport):
             asking = transport(wire(provider, stream=True, timeouts=LIMITS))
             said = await runs_out(asking, provider.asked, clock, clock.now + LIMITS.first_content)
@@ -117,7 +119,7 @@ def test_a_stream_without_a_head_has_the_time_for_the_first_content(run: Run) ->
 
 def test_keep_alives_do_not_count_as_first_content(run: Run) -> None:
     async def main() -> None:
-        clock, heard = Clock(), asyncio.Event()
+        clock, heard = FakeClock(), asyncio.Event()
         async with scene(drips(CHUNKED), clock=clock) as (provider, transport):
 
             async def ask() -> None:
@@ -132,7 +134,7 @@ def test_keep_alives_do_not_count_as_first_content(run: Run) -> None:
 
 def test_a_committed_stream_may_go_on_as_long_as_it_says_something(run: Run) -> None:
     async def main() -> None:
-        clock, more = Clock(), asyncio.Event()
+        clock, more = FakeClock(), asyncio.Event()
 
         async def speaks_up(peer: Peer) -> None:
             await peer.write(CHUNKED)
@@ -159,7 +161,7 @@ def test_a_committed_stream_may_go_on_as_long_as_it_says_something(run: Run) -> 
 
 def test_a_committed_stream_that_falls_silent_has_the_idle_time(run: Run) -> None:
     async def main() -> None:
-        clock, read = Clock(), asyncio.Event()
+        clock, read = FakeClock(), asyncio.Event()
         async with scene(says_and_hangs(CHUNKED + b"5\r\nhello\r\n"), clock=clock) as (provider, transport):
 
             async def ask() -> None:
@@ -179,7 +181,7 @@ def test_a_committed_stream_that_falls_silent_has_the_idle_time(run: Run) -> Non
 
 def test_a_slow_reader_is_not_a_silent_provider(run: Run) -> None:
     async def main() -> None:
-        clock, more = Clock(), asyncio.Event()
+        clock, more = FakeClock(), asyncio.Event()
 
         async def speaks_twice(peer: Peer) -> None:
             await peer.write(CHUNKED + b"5\r\nhello\r\n")
@@ -255,7 +257,7 @@ def test_the_time_for_the_whole_rules_the_connection_too(run: Run) -> None:
 
 def test_a_hundred_dripping_streams_do_not_slow_the_others_down(run: Run) -> None:
     async def main() -> None:
-        clock = Clock()
+        clock = FakeClock()
         async with scene(*[drips(CHUNKED)] * 100, says(OK), clock=clock) as (provider, transport):
 
             async def drip() -> None:
