@@ -6,12 +6,15 @@ What they measure in milliseconds or megabytes is not looked at here.
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from benchmarks.ports import free_port
 from benchmarks.soak.__main__ import SOAKS, line
 from benchmarks.soak.figure import Figure, below, count, worst
 from benchmarks.soak.lab import Lab, lab
@@ -71,3 +74,16 @@ def test_the_worst_of_several_runs_is_told() -> None:
     runs = [[count("R0", "losses", found), below("R0", "p99", 10 - found, 5, "ms")] for found in (0, 2, 1)]
     assert [figure.found for figure in worst(runs)] == ["2", "10 ms"]
     assert [figure.is_held for figure in worst(runs)] == [False, False]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems let nobody listen at a port that is held")
+def test_a_port_that_was_given_to_a_program_is_nobody_elses() -> None:
+    port = free_port()
+    with socket.socket() as other:
+        with pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", port))
+        other.settimeout(5)
+        with pytest.raises(ConnectionRefusedError):  # nobody listens yet
+            other.connect(("127.0.0.1", port))
+    with socket.create_server(("127.0.0.1", port)) as server, socket.create_connection(server.getsockname()):
+        pass

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.harness import processes as p
 from benchmarks.harness.load import KEY
+from benchmarks.ports import free_port
 
 MODEL = "gpt-4o-mini"
 STARTING = 60.0  # seconds
@@ -38,7 +39,7 @@ def _rolter(program: str, port: int, upstream: str, folder: Path) -> _Start:
 
 def _smg(program: str, port: int, upstream: str, folder: Path) -> _Start:
     options = f"--backend openai --worker-urls {upstream} --host 127.0.0.1 --port {port}"
-    quiet = f"--history-backend none --log-level warn --prometheus-host 127.0.0.1 --prometheus-port {p.free_port()}"
+    quiet = f"--history-backend none --log-level warn --prometheus-host 127.0.0.1 --prometheus-port {free_port()}"
     return _Start([program, "launch", *options.split(), *quiet.split()])
 
 
@@ -84,7 +85,7 @@ def found(wanted: list[str]) -> dict[str, str]:
 @contextmanager
 def gateway(name: str, program: str, upstream: p.Program, folder: Path) -> Iterator[p.Program]:
     """One of the others, on the core of the servers."""
-    port = p.free_port()
+    port = free_port()
     start = KNOWN[name](program, port, upstream.url, folder)
     with p.run(
         name, start.command, port, p.SERVER_CORE, folder, patience=STARTING, BENCH_KEY="sk-bench", **start.environ

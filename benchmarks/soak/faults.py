@@ -10,9 +10,10 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ports import free_port
 from benchmarks.soak.client import Answer
 from benchmarks.soak.figure import Figure, below, count, equal, percentile, yes
-from benchmarks.soak.lab import PROVIDER_KEY, Lab, free_port, table
+from benchmarks.soak.lab import PROVIDER_KEY, Lab, table
 from benchmarks.soak.load import beside, closed
 from gw.adapters.faulty.acts import ACTS
 from tests.test_upstream_tls import Authority

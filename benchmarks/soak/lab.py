@@ -23,6 +23,7 @@ from typing import Any
 import orjson
 import tomli_w
 
+from benchmarks.ports import free_port
 from benchmarks.soak.client import Client
 
 ROOT = Path(__file__).parents[2]
@@ -30,13 +31,6 @@ ROOT = Path(__file__).parents[2]
 CLIENT_KEY = "gwk-canary-3f9ac81d55be4e07"
 PROVIDER_KEY = "sk-canary-7be1d2049c3a4f6e"
 SPARE_SECONDS = 60.0  # for a start or an end that is late, however busy the machine
-
-
-def free_port() -> int:
-    """A port that nobody uses just now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @dataclass(frozen=True, slots=True)
