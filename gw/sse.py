@@ -29,6 +29,7 @@ class EventTooLarge(ValueError):
     """A single event outgrew the limit: the stream is not an event stream, or an attack."""
 
 
+_SHORT = 4096  # bytes of an event that may be looked at again with each piece
 _BOM = b"\xef\xbb\xbf"
 _LF, _CR = 0x0A, 0x0D  # as numbers: `in` with a number is several times faster than with bytes
 _make_event = tuple.__new__  # half the price of Event(...), once for every chunk of every stream
@@ -83,6 +84,20 @@ class SSEDecoder:
             elif (event := _event(block)) is not None:
                 events.append(event)
         return events
+
+    def resumed(self, data: bytes) -> bytes:
+        """`data` behind the start of the event that it goes on with, which is forgotten here; a long one stays inside.
+
+        For whoever reads events by himself: where a network cuts the pieces, nearly each of them begins inside one.
+        """
+        if not self._parts or self._size > _SHORT or self._cr:
+            return data
+        self._parts.append(data)
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self._size = 0
+        self.is_inside = False
+        return data
 
     def finish(self) -> list[Event]:
         """What was still inside when the stream ended, given out as if the blank line had come."""

@@ -120,6 +120,15 @@ def test_the_short_way_serves_reasoning_text_and_arguments() -> None:
     assert opened.summary.output_characters == len(result.text) + len(result.reasoning) + 27
 
 
+def test_the_short_way_goes_on_where_a_network_cuts_an_event() -> None:
+    stream = sse(*(chunk({"content": f" c{i}"}) for i in range(100)), done=False)
+    at_once, cut = codec(model="asked"), codec(model="asked")
+    at_once.feed(stream)
+    for place in range(0, len(stream), 4096):
+        cut.feed(stream[place : place + 4096])
+    assert cut.filled == at_once.filled > 90
+
+
 def test_padding_that_hides_lengths_does_not_hinder_the_short_way() -> None:
     opened = codec(model="asked")
     for place, padding in enumerate(("aB3", "x", "Zz99")):

@@ -14,9 +14,13 @@ from gw.sse import STRAY, Event, EventTooLarge, JSONArrayDecoder, NDJSONDecoder,
 
 
 def decode(*pieces: bytes, limit: int = 1000) -> list[Event]:
-    decoder = SSEDecoder(limit)
-    events = [event for piece in pieces for event in decoder.feed(piece)]
-    return events + decoder.finish()
+    def read(decoder: SSEDecoder, *, resumed: bool) -> list[Event]:
+        events = [event for piece in pieces for event in decoder.feed(decoder.resumed(piece) if resumed else piece)]
+        return events + decoder.finish()
+
+    events = read(SSEDecoder(limit), resumed=False)
+    assert read(SSEDecoder(limit), resumed=True) == events
+    return events
 
 
 def bytewise(data: bytes) -> Iterable[bytes]:
@@ -105,6 +109,16 @@ def test_the_cost_of_a_large_event_is_linear_in_its_pieces() -> None:
 
     small, large = (min(seconds(size) for _ in range(3)) for size in (250_000, 4_000_000))
     assert large < 16 * 6 * small  # sixteen times the bytes; a quadratic cost would be 256 times
+
+
+def test_only_a_short_event_is_looked_at_again_with_each_piece() -> None:
+    decoder = SSEDecoder()
+    decoder.feed(b"data: ")
+    assert decoder.resumed(b"a") == b"data: a"
+    assert not decoder.is_inside
+    decoder.feed(b"data: " + b"x" * 5000)
+    assert decoder.resumed(b"a") == b"a"
+    assert decoder.is_inside
 
 
 @pytest.mark.parametrize("limit", [5])

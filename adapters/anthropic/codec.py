@@ -111,7 +111,7 @@ class AnthropicCodec:
         parts: list[bytes | Chunk] = []
         is_plain = False
         try:
-            is_plain = self._take(data, parts)
+            is_plain = self._take(self._decoder.resumed(data), parts)
         except EventTooLarge as error:
             self._failure = self._garbage(str(error))
         except UpstreamError as error:

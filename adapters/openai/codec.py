@@ -166,7 +166,7 @@ class OpenAICodec:
         filled = stream.filled
         chunks: Sequence[Chunk]
         try:
-            self._read(stream, data, parts)
+            self._read(stream, self._decoder.resumed(data), parts)
         except EventTooLarge as error:
             raise self._source.garbage(f"sent too much: {error}") from error
         except UpstreamError as error:

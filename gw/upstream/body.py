@@ -112,7 +112,7 @@ class Chunked:
         if self._held:
             data, self._held = self._held + data, b""
         pieces: list[bytes] = []
-        at = self._whole_chunks(data, pieces) if self._is_between else 0
+        at = 0 if self._missing or self._trailers >= 0 else self._whole_chunks(data, pieces)
         while at < len(data) and self._trailers < 0:
             missing = self._missing
             if missing:
@@ -128,7 +128,7 @@ class Chunked:
                 elif data[end - 2 : end] != b"\r\n":
                     raise Malformed("a chunk of its answer is longer than announced")
                 self._missing = 0
-                at = _plain_chunks(data, pieces, end)
+                at = end + self._whole_chunks(data[end:], pieces)
                 continue
             match = _PLAIN_CHUNK.match(data, at) or _CHUNK_LINE.match(data, at)
             if match is None:
