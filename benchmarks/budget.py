@@ -75,6 +75,8 @@ class Socket:
     def is_closing(self) -> bool:
         return False
 
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
     def get_write_buffer_size(self) -> int:
         return 0
 
@@ -127,7 +129,12 @@ async def upstream_edge() -> float:
     route = transport._find_route(wire)
     connection = UpstreamConnection(transport, route.idle)
     ours, theirs = socket.socketpair()  # nothing ever comes over it: what is asked is whether anything has
-    connection.connection_made(cast(asyncio.Transport, Socket(lambda: connection.data_received(ANSWERED), ours)))
+
+    def answer() -> None:
+        connection.get_buffer(0)[: len(ANSWERED)] = ANSWERED
+        connection.buffer_updated(len(ANSWERED))
+
+    connection.connection_made(cast(asyncio.Transport, Socket(answer, ours)))
     connection.idle_until = float("inf")
     route.idle.append(connection)
 

@@ -18,7 +18,7 @@ from tests.test_reload_signals import ECHO, Watched, get
 from tests.test_workers import gateway
 
 STREAMS = 100  # each costs megabytes in the kernel's own buffers on loopback, and the time to fill them
-MOST = 2 * 1024 * 1024  # bytes: some reads of the event loop, 256 KB each, as they came and as they are sent
+MOST = 512 * 1024  # bytes: some reads of 32 KB, as they came and as they are sent, and what a process first grows by
 PIECE = sse(*(chunk({"content": "x" * 200}) for _ in range(20)), done=False)
 
 

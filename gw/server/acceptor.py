@@ -24,7 +24,7 @@ PAUSE = 1.0  # seconds without taking any, where the process or the system has n
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # What the kernel may hold of an answer that it has not sent, for each connection (they inherit it from the listener).
 # Without it a client that does not read makes Linux grow the buffer to 4 MB. macOS has the option, too.
-_UNSENT = 64 * 1024
+_UNSENT = 32 * 1024
 _NOTSENT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 

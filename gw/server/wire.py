@@ -57,7 +57,10 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._loop = asyncio.get_running_loop()
-        self._transport = Gathering(cast(asyncio.Transport, transport), self._state.burst)
+        transport = cast(asyncio.Transport, transport)
+        # What the system does not take at once is enough for a client that reads slowly. With 0 TLS would always pause.
+        transport.set_write_buffer_limits(1)
+        self._transport = Gathering(transport, self._state.burst)
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if isinstance(peer, tuple) else ""
 

@@ -12,23 +12,38 @@ if TYPE_CHECKING:
     from gw.upstream.exchange import Exchange
 
 
+READ = 32 * 1024  # bytes of one read: no more than that waits for a reader who has just stopped
+
+
 class Keeper(Protocol):
     """Who owns the connections: told when one is gone, and handed those that can serve again."""
 
     burst: Burst
+    memory: memoryview  # READ bytes: where a connection finds what it has read, until the next one reads
 
     def closed(self, connection: Connection, /) -> None: ...
 
     def give(self, connection: Connection, keep_for: float | None, /) -> None: ...
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """A socket to one origin, with at most one exchange at a time. Bytes that nobody asked for close it.
 
     A request is held back to the end of the turn, and goes out in a burst with those of others.
     """
 
-    __slots__ = ("_held", "_is_shown_late", "_poll", "exchange", "idle", "idle_until", "keeper", "loop", "transport")
+    __slots__ = (
+        "_held",
+        "_is_shown_late",
+        "_memory",
+        "_poll",
+        "exchange",
+        "idle",
+        "idle_until",
+        "keeper",
+        "loop",
+        "transport",
+    )
 
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
@@ -39,6 +54,7 @@ class Connection(asyncio.Protocol):
         self.idle_until = 0.0  # the clock's seconds
         self._held = b""  # the request that goes out with the burst
         self.keeper = keeper
+        self._memory = keeper.memory
         self._poll: select.poll | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -46,12 +62,16 @@ class Connection(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self._is_shown_late = isinstance(self.loop, asyncio.BaseEventLoop)  # see is_silent
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # A plain Protocol costs an event of a stream 3 % less, but then uvloop reads 256 KB at once.
+        return self._memory
+
+    def buffer_updated(self, nbytes: int) -> None:
         exchange = self.exchange
         if exchange is None or exchange.is_whole or self._held:  # a request that is still here was answered by nobody
             self.cut()
         else:
-            exchange.receive(data)
+            exchange.receive(self._memory[:nbytes].tobytes())  # a third cheaper than bytes()
 
     def eof_received(self) -> None:
         # Over TLS, uvloop calls this for TLS's own goodbye only, and asyncio's loop for every end.
@@ -69,7 +89,7 @@ class Connection(asyncio.Protocol):
 
         What lies there would be a second answer behind the first, or the provider's close on its way to us. The loop
         has looked for it before this turn. uvloop looks again before the burst that sends the request, and hands over
-        what it finds while that is still held: `data_received` cuts the connection then, and a close ends the exchange
+        what it finds while that is still held: `buffer_updated` cuts the connection then, and a close ends the exchange
         before any byte of an answer, so it begins again on a new one. Asking the kernel here would be an earlier look,
         not a further one. It is asked where nothing is held back, and where the loop is asyncio's own, which hands
         over behind the burst what it saw before it.

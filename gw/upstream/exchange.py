@@ -20,8 +20,7 @@ from gw.upstream.connection import Connection
 from gw.upstream.failures import silence
 from gw.upstream.head import Head, HeadReader, Malformed, match_head
 
-HIGH_WATER = 64 * 1024  # bytes that wait for the reader; above, the provider is paused
-PIECE = 64 * 1024  # bytes of a stream that are handed on at once: one read of uvloop's may be 256 KB
+HIGH_WATER = 16 * 1024  # bytes that wait for the reader; above, the provider is paused
 
 
 class Exchange:
@@ -118,22 +117,11 @@ class Exchange:
             if await self.wait():
                 return b""
         pieces = self._pieces
-        if self._unread > PIECE and self._wire.stream:
-            return self._first_piece()
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self._unread = 0
         if self._is_paused:
             self._resume()
-        return data
-
-    def _first_piece(self) -> bytes:
-        """Some of what is there. The provider stays paused until the rest is read, too."""
-        first = self._pieces.pop(0)
-        data, rest = first[:PIECE], first[PIECE:]
-        if rest:
-            self._pieces.insert(0, rest)
-        self._unread -= len(data)
         return data
 
     def pass_on_to(self, take: Callable[[bytes], bool | None], outlet: Outlet) -> None:
@@ -210,24 +198,20 @@ class Exchange:
             data = body.feed(data)
             if self._inflate is not None:
                 data = self._inflate.feed(data)
-            while data:
+            if data:
                 take, waiter = self._take, self._waiter
                 if take is None or waiter is None or self._outlet.writable is not None or waiter.done():
                     self._keep(data)
-                    break
-                if len(data) > PIECE:
-                    piece, data = data[:PIECE], data[PIECE:]
                 else:
-                    piece, data = data, b""
-                try:
-                    more = take(piece)
-                    if more:
-                        self.deadline = self._clock() + self._idle
-                    elif more is False:
-                        waiter.set_result(True)
-                except Exception as error:
-                    waiter.set_exception(error)
-                    waiter.exception()  # a reader who is cancelled in this moment never asks for it
+                    try:
+                        more = take(data)
+                        if more:
+                            self.deadline = self._clock() + self._idle
+                        elif more is False:
+                            waiter.set_result(True)
+                    except Exception as error:
+                        waiter.set_exception(error)
+                        waiter.exception()  # a reader who is cancelled in this moment never asks for it
             if body.is_whole:
                 self._end()
                 self._wake()

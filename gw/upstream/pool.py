@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gw.adapter import WireRequest, WireResponse
 from gw.burst import Burst
 from gw.errors import UpstreamConnectionError
-from gw.upstream.connection import Connection
+from gw.upstream.connection import READ, Connection
 from gw.upstream.exchange import Exchange
 from gw.upstream.failures import ca_failure, connect_failure, connect_timeout, silence
 from gw.upstream.head import HeadWriter, Target, parse_target
@@ -70,6 +70,7 @@ class HTTPTransport:
         self._timer: asyncio.TimerHandle | None = None
         self._writer = HeadWriter()
         self.burst = Burst()
+        self.memory = memoryview(bytearray(READ))
 
     async def __call__(self, wire: WireRequest) -> WireResponse:
         """Send a request; returns when the head of its answer has arrived."""
