@@ -152,6 +152,7 @@ class AnswerStream(Stream):
     async def aclose(self) -> None:
         self._is_read = True
         self._prefix = []
+        self._take = _nobody  # as in the exchange
         if self._attempt.ended is None:
             self._end(ClientGone("the client hung up"))
         await self._body.aclose()
@@ -177,6 +178,10 @@ class AnswerStream(Stream):
             end_attempt(self._attempt, self._backend, self._clock, error, self._codec.wire)
             for observer in self._observers:
                 observer.end(error)
+
+
+def _nobody(chunks: Sequence[Chunk]) -> None:
+    """Takes what is passed on when all is over."""
 
 
 class TriedStream(Stream):

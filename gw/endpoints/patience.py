@@ -129,6 +129,7 @@ class Patient(Generic[T]):
             return True
         except BaseException:
             self.is_waiting = False
+            self._wake = self._context = None  # the task's: it keeps the error, and the error this frame
             raise
         finally:
             quiet.waits.discard(self)

@@ -215,8 +215,7 @@ class Connection(Wire):
                 reply = await self._state.handler(request)
                 body = reply.body
             except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if self.is_lost or task is None or task.cancelling():
+                if self.is_lost or _is_being_cancelled():
                     raise
                 reply, body = _failed(request, error)
             except Exception as error:
@@ -343,6 +342,12 @@ class Connection(Wire):
             self.close()
         else:
             self.linger()
+
+
+def _is_being_cancelled() -> bool:
+    # A frame that an error came through must not know its task, which keeps it: the collector would have to free both.
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _failed(request: Request, error: BaseException) -> tuple[Reply, bytes]:

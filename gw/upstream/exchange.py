@@ -143,6 +143,7 @@ class Exchange:
 
     async def aclose(self) -> None:
         """Free the connection: kept if the whole answer has arrived and nothing trails, else cut. Never raises."""
+        self._take = None  # it holds its reader, who holds this: only the collector would free them
         if self._pieces or not self.is_whole:
             self._pieces.clear()
             self._fail(
