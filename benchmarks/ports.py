@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 
-_HELD: list[socket.socket] = []
+_HELD: list[int] = []  # descriptors
 
 
 def free_port() -> int:
@@ -21,7 +21,7 @@ def free_port() -> int:
     sock.bind(("127.0.0.1", 0))
     port = int(sock.getsockname()[1])
     if sys.platform == "linux":
-        _HELD.append(sock)
+        _HELD.append(sock.detach())
     else:
         sock.close()
     return port

@@ -255,12 +255,10 @@ def _let_frames_go(exchange: Exchange) -> None:
         if isinstance(error, CancelledError):
             holder.error = CancelledError()  # the one that came goes on through frames yet
         elif isinstance(error, GatewayError):
-            told: list[BaseException | None] = [error]
-            while told:
-                each = told.pop()
-                if each is not None and each.__traceback__ is not None:
-                    each.__traceback__ = None
-                    told += each.__cause__, each.__context__
+            told: list[BaseException] = [error]
+            for each in told:  # it grows meanwhile
+                each.__traceback__ = None
+                told += [why for why in (each.__cause__, each.__context__) if why is not None and why not in told]
 
 
 def _is_ours(layer: Any) -> bool:

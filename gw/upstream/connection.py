@@ -63,7 +63,7 @@ class Connection(asyncio.BufferedProtocol):
         self._is_shown_late = isinstance(self.loop, asyncio.BaseEventLoop)  # see is_silent
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        # A plain Protocol costs an event of a stream 3 % less, but then uvloop reads 256 KB at once.
+        # A plain Protocol takes 4 % fewer instructions for an event of a stream, but uvloop reads 256 KB at once then.
         return self._memory
 
     def buffer_updated(self, nbytes: int) -> None:
