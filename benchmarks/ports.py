@@ -5,8 +5,6 @@ from __future__ import annotations
 import socket
 import sys
 
-_HELD: list[int] = []  # descriptors
-
 
 def free_port() -> int:
     """A port of loopback that nobody else is given while this process runs.
@@ -21,7 +19,7 @@ def free_port() -> int:
     sock.bind(("127.0.0.1", 0))
     port = int(sock.getsockname()[1])
     if sys.platform == "linux":
-        _HELD.append(sock.detach())
+        sock.detach()  # its descriptor stays open
     else:
         sock.close()
     return port

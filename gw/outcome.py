@@ -14,6 +14,16 @@ def is_client_gone(error: BaseException | None) -> bool:
     return isinstance(error, (ClientGone, asyncio.CancelledError))
 
 
+def is_being_cancelled() -> bool:
+    """Whether the running task is, and not only what it waits for.
+
+    Asked here and not where a CancelledError is caught: the task keeps that, and through it the frames it came through.
+    One of them that knows its task would wait for the collector.
+    """
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
 def outcome_of(error: BaseException | None) -> str:
     """`ok`, `client_gone`, or who is at fault: a word of `gw.errors.Fault`."""
     if error is None:

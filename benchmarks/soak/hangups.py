@@ -119,8 +119,7 @@ async def slow_readers(lab: Lab) -> list[Figure]:
     async with lab.gateway("r20") as gateway:
         client = gateway.client
         await asyncio.gather(*(client.chat("words=20000", stream=True) for _ in range(8)))  # to warm up
-        while len(gateway.rows("SELECT id FROM requests WHERE state = 'done'")) < 8:  # noqa: ASYNC110 (their texts, too)
-            await asyncio.sleep(0.02)
+        await gateway.logged(8)
         request = client.request("words=100000", stream=True)
         before = gateway.sample()
         readers = [_deaf(gateway.port, request) for _ in range(streams)]

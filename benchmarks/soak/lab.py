@@ -179,6 +179,12 @@ class Gateway(Process):
             connection.row_factory = sqlite3.Row
             return [dict(row) for row in connection.execute(query)]
 
+    async def logged(self, count: int) -> None:
+        """Until so many requests have their final row."""
+        async with asyncio.timeout(SPARE_SECONDS):
+            while len(self.rows("SELECT id FROM requests WHERE state = 'done'")) < count:
+                await asyncio.sleep(0.02)
+
     async def figures(self) -> dict[str, Any]:
         """`/metrics`: the value of each series, summed over its labels."""
         client = self.client

@@ -15,6 +15,8 @@ import contextvars
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Generic, TypeVar
 
+from gw.outcome import is_being_cancelled
+
 T = TypeVar("T")
 Steps = Generator[Any, Any, Any]
 _PARTS = 16  # looks in one span of silence: it is noticed at most a sixteenth too late
@@ -147,8 +149,7 @@ class Patient(Generic[T]):
         try:
             await _Rest(self, asyncio.CancelledError())
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if is_being_cancelled():
                 raise
         except Exception:  # noqa: S110 (it was to end, and it has)
             pass

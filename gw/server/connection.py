@@ -9,6 +9,7 @@ from typing import cast
 
 from gw.errors import ClientGone, GatewayError, InvalidRequest
 from gw.message import Body, Request
+from gw.outcome import is_being_cancelled
 from gw.server.body import NO_BODY, Counted, Framing, IncomingBody, WholeBody
 from gw.server.halfclose import watch
 from gw.server.head import any_head, check_partial
@@ -215,7 +216,7 @@ class Connection(Wire):
                 reply = await self._state.handler(request)
                 body = reply.body
             except asyncio.CancelledError as error:
-                if self.is_lost or _is_being_cancelled():
+                if self.is_lost or is_being_cancelled():
                     raise
                 reply, body = _failed(request, error)
             except Exception as error:
@@ -342,12 +343,6 @@ class Connection(Wire):
             self.close()
         else:
             self.linger()
-
-
-def _is_being_cancelled() -> bool:
-    # A frame that an error came through must not know its task, which keeps it: the collector would have to free both.
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
 
 
 def _failed(request: Request, error: BaseException) -> tuple[Reply, bytes]:

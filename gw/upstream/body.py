@@ -90,29 +90,29 @@ class Chunked:
     Extensions and trailers are dropped.
     """
 
-    __slots__ = ("_has_lines", "_held", "_is_between", "_missing", "_trailers", "has_surplus", "is_whole")
+    __slots__ = ("_has_lines", "_held", "_missing", "_trailers", "has_surplus", "is_whole")
 
     def __init__(self) -> None:
         self._has_lines = False  # there are line ends within its chunks
         self._held = b""  # the start of a line that is not whole
-        self._is_between = True  # the next byte begins a chunk
         self._missing = 0  # of the current chunk, the CRLF behind it included
         self._trailers = -1  # bytes of the trailer section; -1 before the last chunk
         self.is_whole = False
         self.has_surplus = False
 
     def feed(self, data: bytes, /) -> bytes:
-        if self._is_between:
+        if self._held:
+            data, self._held = self._held + data, b""
+        is_between = not self._missing and self._trailers < 0  # it begins with a chunk
+        if is_between:
             # Nearly always one event of a stream comes at a time.
             length = len(data)
             if _LENGTHS.get(data[:5]) == length and data.endswith(b"\r\n"):
                 return data[5:-2]
             if _LENGTHS.get(data[:4]) == length and data.endswith(b"\r\n"):
                 return data[4:-2]
-        if self._held:
-            data, self._held = self._held + data, b""
         pieces: list[bytes] = []
-        at = 0 if self._missing or self._trailers >= 0 else self._whole_chunks(data, pieces)
+        at = self._whole_chunks(data, pieces) if is_between else 0
         while at < len(data) and self._trailers < 0:
             missing = self._missing
             if missing:
@@ -149,7 +149,6 @@ class Chunked:
                 self._missing = size + 2
             else:
                 self._trailers = 0
-        self._is_between = not self._missing and not self._held and self._trailers < 0
         if self._trailers >= 0:
             self._read_trailers(data, at)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
