@@ -118,7 +118,7 @@ async def slow_readers(lab: Lab) -> list[Figure]:
     streams = lab.count(500, 4)
     async with lab.gateway("r20") as gateway:
         client = gateway.client
-        await asyncio.gather(*(client.chat("words=20000", stream=True) for _ in range(8)))  # to warm up
+        await asyncio.gather(*(client.chat("words=500", stream=True) for _ in range(8)))  # to warm up
         await gateway.logged(8)
         request = client.request("words=100000", stream=True)
         before = gateway.sample()
