@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from gw.adapter import Codec, WireBody, WireRequest
 from gw.backend import IN_FLIGHT, Backend
-from gw.document import Chunk, Chunks, parts_of
+from gw.document import Chunk, Chunks, Run, parts_of
 from gw.errors import ClientGone, UpstreamProtocolError
 from gw.message import Attempt
 from gw.stream import Observer, Outlet, Stream, is_finished
@@ -86,14 +86,14 @@ class AnswerStream(Stream):
         self._has_begun = False
         self._is_read = False  # to its end
         self._observers: list[Observer] = []
-        self._prefix: list[bytes | Chunk] = []  # what was read ahead
+        self._prefix: list[Run | Chunk] = []  # what was read ahead
 
     async def begin(self) -> None:
         """Read ahead until content has arrived. Raises what breaks it before that: then it is closed."""
         while chunks := await self.read():
             parts = parts_of(chunks)
             self._prefix += parts
-            if any(isinstance(part, bytes) or part.has_content() for part in parts):
+            if any(isinstance(part, Run) or part.has_content() for part in parts):
                 break
         self._attempt.first_content = self._clock()
         self._has_begun = True
@@ -141,7 +141,7 @@ class AnswerStream(Stream):
             chunks = self._codec.feed(data)
         except MALFORMED as error:
             raise not_understood(self._backend, error) from error
-        is_plain = type(chunks) is Chunks and chunks.is_plain  # nearly always, and then more is to come
+        is_plain = type(chunks) is Run  # nearly always, and then more is to come
         if not is_plain and not chunks:
             return False if self._codec.is_done else None
         for observer in self._observers:

@@ -7,7 +7,8 @@ has to declare anything, and who never looks never pays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any, overload
 
 import orjson
@@ -93,31 +94,84 @@ class Chunk(Document):
         return False
 
 
-class Chunks(Sequence[Chunk]):
-    """Some chunks of a stream, of which those that are plain pieces of text are bytes until somebody looks at them.
+Frame = tuple[bytes, ...]  # what stands around the text in chunks that are alike
 
-    Made from bytes and chunks, in order. Bytes are the JSON of a chunk that carries text and neither a finish reason
-    nor usage, so that whoever passes such on need not search them. Whoever takes a chunk out may change it: from then
-    on all are chunks.
+
+class Run(Sequence[Chunk]):
+    """Plain pieces of text that came one after the other, as bytes until somebody looks at one.
+
+    They carry neither a finish reason nor usage, so that whoever passes them on need not search them. The JSON of each
+    is `text.join(frame)`, for its text out of `texts` as JSON writes it, without the quotes; where each has a padding
+    besides, it is in `padded`. Whoever takes a chunk out may change it: from then on they are `opened`.
     """
 
-    __slots__ = ("is_plain", "parts")
+    __slots__ = ("frame", "opened", "padded", "texts")
 
-    def __init__(self, parts: list[bytes | Chunk], is_plain: bool = False) -> None:
-        self.parts = parts  # to be read only
-        self.is_plain = is_plain  # there are some, and every one is bytes
+    def __init__(self, frame: Frame, texts: list[bytes], padded: list[bytes] | None = None) -> None:
+        self.frame = frame
+        self.texts = texts  # to be read only, as is `padded`
+        self.padded = padded
+        self.opened: list[Chunk] | None = None
+
+    @property
+    def raws(self) -> list[bytes]:
+        """The bytes of each, before they are opened."""
+        return self.padded or list(map(bytes.join, self.texts, repeat(self.frame)))
+
+    def chunks(self) -> list[Chunk]:
+        """The chunks, to be changed."""
+        if self.opened is None:
+            self.opened = [Chunk(raw) for raw in self.raws]
+        return self.opened
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @overload
+    def __getitem__(self, place: int) -> Chunk: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Chunk]: ...
+    def __getitem__(self, place: int | slice) -> Chunk | list[Chunk]:
+        return self.chunks()[place]
+
+
+class Chunks(Sequence[Chunk]):
+    """Some chunks of a stream, in order, of which plain pieces of text are runs until somebody takes a chunk out."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: Iterable[Run | Chunk] = ()) -> None:
+        self.parts: list[Run | Chunk] = [*parts]  # to be read only
+
+    def add(self, chunks: Iterable[Chunk]) -> None:
+        """Add to the end."""
+        self.parts += chunks
+
+    def add_run(self, frame: Frame, texts: list[bytes], padded: list[bytes] | None = None) -> None:
+        """Add what makes a `Run` to the end. The same frame is always padded or never."""
+        last = self.parts[-1] if self.parts else None
+        if not isinstance(last, Run) or last.frame is not frame:
+            self.parts.append(Run(frame, texts, padded))
+            return
+        last.texts += texts
+        if last.padded is not None and padded is not None:
+            last.padded += padded
 
     def _chunks(self) -> list[Chunk]:
-        chunks = [Chunk(part) if isinstance(part, bytes) else part for part in self.parts]
+        chunks: list[Chunk] = []
+        for part in self.parts:
+            if isinstance(part, Run):
+                chunks += part.chunks()
+            else:
+                chunks.append(part)
         self.parts = [*chunks]
-        self.is_plain = False
         return chunks
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return sum(len(part) if isinstance(part, Run) else 1 for part in self.parts)
 
-    def __iter__(self) -> Iterator[Chunk]:
-        return iter(self._chunks())
+    def __bool__(self) -> bool:
+        return bool(self.parts)
 
     @overload
     def __getitem__(self, place: int) -> Chunk: ...
@@ -126,15 +180,17 @@ class Chunks(Sequence[Chunk]):
     def __getitem__(self, place: int | slice) -> Chunk | list[Chunk]:
         return self._chunks()[place]
 
-
-def parts_of(chunks: Sequence[Chunk]) -> Sequence[bytes | Chunk]:
-    """The chunks as they are held, to be read only: those that are bytes are plain pieces of text (see `Chunks`)."""
-    return chunks.parts if type(chunks) is Chunks else chunks
+    def __iter__(self) -> Iterator[Chunk]:
+        return iter(self._chunks())
 
 
-def raws(parts: Sequence[bytes | Chunk]) -> list[bytes]:
-    """The bytes of each."""
-    return [part if isinstance(part, bytes) else part.raw for part in parts]
+def parts_of(chunks: Sequence[Chunk]) -> Sequence[Run | Chunk]:
+    """The chunks as they are held, to be read only: plain pieces of text that nobody has looked at are runs."""
+    if type(chunks) is Chunks:
+        return chunks.parts
+    if type(chunks) is Run:
+        return chunks.opened or (chunks,)
+    return chunks
 
 
 class Completion(Document):

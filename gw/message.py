@@ -172,7 +172,8 @@ class Exchange:
     error: BaseException | None = None
     first_content: float | None = None
     ended: float | None = None
-    response: list[bytes] = field(default_factory=list)  # raw chunks, or the one raw completion, as they went out
+    # Raw chunks, pieces of text that came one after the other as one, or the one raw completion:
+    response: list[bytes] = field(default_factory=list)
     attributes: dict[str, Any] = field(default_factory=dict)  # OpenTelemetry names; ours begin with gw.
 
     @property

@@ -8,10 +8,12 @@ Exact or not at all: everything outside the text must be equal, and the text mus
 from __future__ import annotations
 
 import re
-from itertools import repeat
+from collections.abc import Sequence
 from operator import itemgetter
 
 import orjson
+
+from gw.document import Chunk, Chunks, Run
 
 # A JSON string's content up to and with its closing quote: no control characters, no lone surrogates.
 _STRING = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))*+"').match
@@ -35,6 +37,7 @@ class Template:
         "_behind_needle",
         "_between",
         "_event",
+        "_frame",
         "_given",
         "_head",
         "_last",
@@ -63,12 +66,13 @@ class Template:
         self._size = len(self._head)
         self._tail = tail
         self._rest = self._out_rest = b""  # behind the padding
-        self._out = out  # joined by the text, which has no quotes of its own
+        self._out = self._frame = tuple(out)  # joined by the text, which has no quotes of its own
         self._padded = PADDING in tail
         if self._padded:
             self._tail, self._rest = _around_padding(self._tail)
             before, self._out_rest = _around_padding(out[-1])
-            self._out = [*out[:-1], before]
+            self._out = (*out[:-1], before)
+            self._frame = (*out[:-1], before + self._out_rest)  # what is left without it
         self._last = self._rest or b'"' + self._tail  # how every event ends
         self._between = self._last + self._head
         self._needle = self._between[:_NEEDLE]
@@ -77,16 +81,15 @@ class Template:
         self._given = slice(self._size, -len(self._last))  # where the text is in an event
         self._quoted = slice(self._size - 1, 1 - len(self._last))  # and with its quotes
 
-    def fill_run(self, data: bytes, start: int) -> list[bytes] | None:
-        """The repaired chunks of all events from `start` on that are like the learnt one; None where the first is not.
+    def take_run(self, data: bytes, start: int, chunks: Chunks) -> int:
+        """Add the repaired chunks of all events from `start` on that are like the learnt one; how many there were.
 
         They are told apart by one split, and checked together. `end` and `characters` tell of all of them afterwards.
         """
         if not data.startswith(self._head, start):
-            return None
+            return 0
         if self._padded:
-            raw = self.fill(data, start)
-            return None if raw is None else [raw]
+            return self._take(data, start, chunks)
         begin = start + self._size
         texts = data[begin : begin + _WINDOW].split(self._needle)
         texts[1:] = map(self._behind_needle, texts[1:])
@@ -95,23 +98,22 @@ class Template:
             texts.append(text)
         whole = self._between.join(texts) + self._last
         if not texts or not data.startswith(whole, begin):
-            raw = self.fill(data, start)
-            return None if raw is None else [raw]
+            return self._take(data, start, chunks)
         self.end = begin + len(whole)
         self.characters = self._count(texts)
         if self.characters < 0:
-            raw = self.fill(data, start)
-            return None if raw is None else [raw]
-        return list(map(bytes.join, texts, repeat(self._out)))
+            return self._take(data, start, chunks)
+        chunks.add_run(self._frame, texts)
+        return len(texts)
 
-    def fill_one(self, data: bytes) -> bytes | None:
+    def take_one(self, data: bytes) -> Sequence[Chunk] | None:
         """The repaired chunk for `data`, if that is one event like the learnt one without any escapes; None else.
 
         `characters` tells of it afterwards.
         """
         if self._padded:
-            raw = self.fill(data, 0)
-            return raw if self.end == len(data) else None
+            chunks = Chunks()
+            return chunks if self._take(data, 0, chunks) and self.end == len(data) else None
         text = data[self._given]
         if _QUOTE in text or _BACKSLASH in text or text.join(self._event) != data:  # a quote: there are several events
             return None
@@ -119,42 +121,37 @@ class Template:
             self.characters = len(orjson.loads(data[self._quoted]))
         except ValueError:
             return None
-        return text.join(self._out)
+        return Run(self._frame, [text])
 
-    def fill(self, data: bytes, start: int) -> bytes | None:
-        """The repaired chunk for the event at `start`, if it is like the learnt one; None for any other.
-
-        `end` and `characters` tell of the event afterwards.
-        """
+    def _take(self, data: bytes, start: int, chunks: Chunks) -> int:
+        """Add the repaired chunk of the event at `start`, if it is like the learnt one."""
         if not data.startswith(self._head, start):
-            return None
+            return 0
         begin = start + self._size
         found = _STRING(data, begin)
         if found is None:
-            return None
+            return 0
         end = found.end()
         text = data[begin : end - 1]
         if _BACKSLASH in text and not self._takes_escapes:
-            return None
+            return 0
         try:
             self.characters = len(text.decode())
         except UnicodeDecodeError:
-            return None
-        if self._padded:
-            return self._fill_padded(data, end, text)
-        self.end = end + len(self._tail)
-        return text.join(self._out) if data[end : self.end] == self._tail else None
-
-    def _fill_padded(self, data: bytes, end: int, text: bytes) -> bytes | None:
+            return 0
         if not data.startswith(self._tail, end):
-            return None
-        begin = end + len(self._tail)
-        stop = data.find(b'"', begin)
-        if not data.startswith(self._rest, stop):
-            return None
+            return 0
+        self.end = end + len(self._tail)
+        if not self._padded:
+            chunks.add_run(self._frame, [text])
+            return 1
+        begin, stop = self.end, data.find(b'"', self.end)
         padding = data[begin:stop]
+        if not data.startswith(self._rest, stop) or not padding.isalnum():
+            return 0
         self.end = stop + len(self._rest)
-        return b"".join((text.join(self._out), padding, self._out_rest)) if padding.isalnum() else None
+        chunks.add_run(self._frame, [text], [b"".join((text.join(self._out), padding, self._out_rest))])
+        return 1
 
     def _count(self, texts: list[bytes]) -> int:
         """How many characters these contents of JSON strings have together; -1 where one is not valid."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gw.backend import Backends
-from gw.document import Chunk, Chunks, Completion, parts_of, raws
+from gw.document import Chunk, Completion, Frame, Run, parts_of
 from gw.errors import ConfigError
 from gw.known_secrets import KnownSecrets
 from gw.message import Exchange, Request, Response
@@ -156,29 +156,51 @@ class Log:
 
 
 class _Answer:
-    """Keeps the raw chunks of a stream, up to a limit; they are read in the log's thread."""
+    """Keeps the raw chunks of a stream, up to a limit; they are read in the log's thread.
 
-    __slots__ = ("_exchange", "_room")
+    Of pieces of text that are alike only the texts are kept, and they end up as one chunk: else a long answer would
+    take fifty times its size for as long as it lasts.
+    """
+
+    __slots__ = ("_exchange", "_frame", "_room", "_text")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._room = MAX_ANSWER
+        self._frame: Frame | None = None
+        self._text = bytearray()  # what came within the frame
 
     def chunks(self, chunks: Sequence[Chunk]) -> None:
-        is_plain = type(chunks) is Chunks and chunks.is_plain  # nearly always
-        raw: list[bytes] = chunks.parts if is_plain else raws(parts_of(chunks))  # type: ignore[attr-defined]
-        self._room -= len(raw[0]) if len(raw) == 1 else sum(map(len, raw))
-        if self._room < 0:
-            raw = self._cut(raw)
-        self._exchange.response += raw
-
-    def _cut(self, raw: list[bytes]) -> list[bytes]:
-        """As many of them as there is room for."""
-        raw = [*raw]
-        while self._room < 0 and raw:
-            self._exchange.attributes[TRUNCATED] = True
-            self._room += len(raw.pop())
-        return raw
+        for part in parts_of(chunks):
+            if isinstance(part, Run):
+                if part.frame is not self._frame:
+                    self._close(part.frame)
+                self._text += self._fitting(part.texts)
+            else:
+                if self._frame is not None:
+                    self._close(None)
+                if raw := self._fitting([part.raw]):
+                    self._exchange.response.append(raw)
 
     def end(self, error: BaseException | None) -> None:
-        """Nothing: the exchange's end is told to `ended`."""
+        self._close(None)
+
+    def _close(self, frame: Frame | None) -> None:
+        """What came within the frame so far is one chunk; what comes next has another one, or none."""
+        if self._frame is not None and self._text:
+            self._exchange.response.append(bytes(self._text).join(self._frame))
+            self._text.clear()
+        self._frame = frame
+
+    def _fitting(self, pieces: list[bytes]) -> bytes:
+        """As many of them as there is room for, joined."""
+        joined = b"".join(pieces)
+        self._room -= len(joined)
+        if self._room >= 0:
+            return joined
+        self._exchange.attributes[TRUNCATED] = True
+        count = len(pieces)
+        while self._room < 0:
+            count -= 1
+            self._room += len(pieces[count])
+        return b"".join(pieces[:count])

@@ -101,43 +101,37 @@ class AnthropicCodec:
         """
         template = self._next
         if template is not None:
-            raw = template.fill_one(data)  # nearly always one event comes at a time
-            if raw is not None:
+            one = template.take_one(data)  # nearly always one event comes at a time
+            if one is not None:
                 self._reader.count_text(template.characters)
-                return Chunks([raw], True)
+                return one
             self._next = None
         if self._failure is not None:
             raise self._failure
-        parts: list[bytes | Chunk] = []
-        is_plain = False
+        chunks = Chunks()
         try:
-            is_plain = self._take(self._decoder.resumed(data), parts)
+            self._take(self._decoder.resumed(data), chunks)
         except EventTooLarge as error:
             self._failure = self._garbage(str(error))
         except UpstreamError as error:
             self._failure = error
         else:
             self._next = None if self._decoder.is_inside else self._template
-        parts += self._reader.taken()
-        if self._failure is not None and not parts:
+        chunks.add(self._reader.taken())
+        if self._failure is not None and not chunks:
             raise self._failure
-        return Chunks(parts, is_plain and bool(parts))
+        return chunks
 
-    def _take(self, data: bytes, parts: list[bytes | Chunk]) -> bool:
-        """Event by event: those with text that are like the one before are not decoded. Whether all were such."""
+    def _take(self, data: bytes, chunks: Chunks) -> None:
+        """Event by event: those with text that are like the one before are not decoded."""
         decoder, reader = self._decoder, self._reader
         position, size = 0, len(data)
-        is_plain = True
         while position < size:
             is_between = not decoder.is_inside
-            if is_between and self._template is not None:
-                raws = self._template.fill_run(data, position)
-                if raws is not None:
-                    parts += raws
-                    reader.count_text(self._template.characters)
-                    position = self._template.end
-                    continue
-            is_plain = False
+            if is_between and self._template is not None and self._template.take_run(data, position, chunks):
+                reader.count_text(self._template.characters)
+                position = self._template.end
+                continue
             end = data.find(b"\n\n", position) + 2
             if end == 1:
                 end = size
@@ -145,12 +139,11 @@ class AnthropicCodec:
             events = decoder.feed(piece)
             for event in events:
                 text = self._read(event)
-                chunks = reader.taken()
+                taken = reader.taken()
                 if text and is_between and len(events) == 1 and not decoder.is_inside:
-                    self._learn(piece, text, chunks)
-                parts += chunks
+                    self._learn(piece, text, taken)
+                chunks.add(taken)
             position = end
-        return is_plain
 
     def _learn(self, event: bytes, text: str, chunks: list[Chunk]) -> None:
         """Remember the bytes around an event's text, and those around it in the one chunk that it became."""

@@ -154,28 +154,24 @@ class OpenAICodec:
         stream = self._stream or self._begin()
         template = self._template
         if template is not None:
-            raw = template.fill_one(data)  # nearly always one event comes at a time, and is like the one before
-            if raw is not None:
+            one = template.take_one(data)  # nearly always one event comes at a time, and is like the one before
+            if one is not None:
                 self.summary.output_characters += template.characters
                 stream.filled += 1
-                return Chunks([raw], True)
+                return one
             self._template = None
         if self._failed is not None:
             raise self._failed
-        parts: list[bytes | Chunk] = []
-        filled = stream.filled
-        chunks: Sequence[Chunk]
+        chunks = Chunks()
         try:
-            self._read(stream, self._decoder.resumed(data), parts)
+            self._read(stream, self._decoder.resumed(data), chunks)
         except EventTooLarge as error:
             raise self._source.garbage(f"sent too much: {error}") from error
         except UpstreamError as error:
-            chunks = Chunks(parts)
             if not any(chunk.has_content() for chunk in chunks):
                 raise
             self._failed = error
         else:
-            chunks = Chunks(parts, is_plain=0 < stream.filled - filled == len(parts))
             if stream.templates and self._schema is None and not self._decoder.is_inside:
                 self._template = stream.templates[0]
         return chunks if self._schema is None else self._held_to_schema(chunks)
@@ -200,20 +196,19 @@ class OpenAICodec:
             return None
         return self._source.garbage(f"gave an answer that does not fit the schema asked for with strict: {problem}")
 
-    def _read(self, stream: ChunkStream, data: bytes, parts: list[bytes | Chunk]) -> None:
+    def _read(self, stream: ChunkStream, data: bytes, chunks: Chunks) -> None:
         """Event by event: those that fit a template are not decoded, not even cut out of the piece."""
         decoder, summary = self._decoder, self.summary
         position, size = 0, len(data)
         while position < size:
             if stream.templates and not decoder.is_inside:
                 for template in stream.templates:
-                    raws = template.fill_run(data, position)
-                    if raws is not None:
+                    count = template.take_run(data, position, chunks)
+                    if count:
                         break
-                if raws is not None:
-                    parts += raws
+                if count:
                     summary.output_characters += template.characters
-                    stream.filled += len(raws)
+                    stream.filled += count
                     position = template.end
                     continue
             # One event, so that the template which it may teach serves the next one.
@@ -221,7 +216,7 @@ class OpenAICodec:
             if end == 1:
                 end = size
             for name, payload in decoder.feed(data if end - position == size else data[position:end]):
-                parts += stream.read(name, payload)
+                chunks.add(stream.read(name, payload))
             position = end
 
     def finish(self) -> Sequence[Chunk]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from gw.document import Chunk, Chunks, parts_of, raws
+from gw.document import Chunk, Frame, Run, parts_of
 from gw.endpoints.late import Late
 from gw.endpoints.patience import Patient, Quiet
 from gw.errors import ClientGone, GatewayError
@@ -28,7 +28,7 @@ DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
 _NO_SECRETS = KnownSecrets()
 _OPEN = 0x7B  # the brace
-_BEGIN, _BETWEEN, _END = b"data: ", b"\n\ndata: ", b"\n\n"
+_BEGIN, _END = b"data: ", b"\n\n"
 # A finish reason that is not null, in compact and in spaced JSON. Inside a text its quotes would be escaped.
 _FINISHED, _FINISHED_SPACED = b'"finish_reason":"', b'"finish_reason": "'
 
@@ -40,14 +40,17 @@ class EventStream:
     """
 
     __slots__ = (
+        "_around",
         "_ended",
         "_exchange",
         "_extras",
         "_finishing",
+        "_frame",
         "_held",
         "_include_usage",
         "_is_late",
         "_is_over",
+        "_joint",
         "_reading",
         "_secrets",
         "_stream",
@@ -77,6 +80,9 @@ class EventStream:
         self._ended = ended
         self._held: bytes | None = None  # the last chunk so far: the extras ride on it
         self._finishing = False  # a finish reason was seen
+        self._frame: Frame | None = None  # of the chunks that went out last, and the same of their events:
+        self._around: Frame = ()
+        self._joint: bytes | None = None  # what stands between the texts of two; None where each has its text twice
         self._is_over = False
 
     async def read(self) -> bytes:
@@ -113,32 +119,50 @@ class EventStream:
         reading = self._reading
         if reading is not None:
             reading.since = reading.quiet.now
-        if type(chunks) is Chunks and chunks.is_plain and not self._finishing:  # nearly always
-            self._write(b"data: %b\n\n" % _BETWEEN.join(chunks.parts))  # type: ignore[arg-type]
-        elif data := self._pass_on(chunks):
+        if data := self._pass_on(chunks):
             self._write(data)
 
     def _pass_on(self, chunks: Sequence[Chunk]) -> bytes:
+        if type(chunks) is Run and chunks.opened is None and not self._finishing:  # nearly always
+            return self._events(chunks)
         parts = parts_of(chunks)
         if not self._finishing:
             self._finishing = any(map(_is_finishing, parts))
-        if self._finishing and not self._include_usage:
+        return self._hold_back(parts) if self._finishing else b"".join(map(self._events, parts))
+
+    def _hold_back(self, parts: Sequence[Run | Chunk]) -> bytes:
+        """All but the last chunk, on which the extras are to ride."""
+        if not self._include_usage:
             parts = [part for part in parts if not _is_bare_usage(part)]
-            if not parts:
-                return b""
-        data = raws(parts)
-        if self._finishing:
-            if self._held is not None:
-                data.insert(0, self._held)
-            self._held = data.pop()
-        return _BEGIN + _BETWEEN.join(data) + _END if data else b""
+        if not parts:
+            return b""
+        *others, last = parts
+        data = [] if self._held is None else [_event(self._held)]
+        *rest, self._held = last.raws if isinstance(last, Run) else [last.raw]
+        return b"".join([*data, *map(self._events, others), *map(_event, rest)])
+
+    def _events(self, part: Run | Chunk) -> bytes:
+        """A chunk, or all of a run, as events."""
+        if not isinstance(part, Run):
+            return _event(part.raw)
+        if part.frame is not self._frame:
+            self._see(part.frame)
+        if part.padded is None and self._joint is not None:
+            return self._joint.join(part.texts).join(self._around)
+        return b"".join(map(_event, part.raws))
+
+    def _see(self, frame: Frame) -> None:
+        first, *between, last = frame
+        self._frame = frame
+        self._around = (_BEGIN + first, *between, last + _END)
+        self._joint = None if between else last + _END + _BEGIN + first
 
     async def _finish(self) -> bytes:
         self._is_over = True
         await self._tell(None)
         if self._held is None:
             return DONE
-        return _BEGIN + splice(self._held, self._extras(self._exchange)) + _END + DONE
+        return _event(splice(self._held, self._extras(self._exchange))) + DONE
 
     async def _break(self, error: GatewayError) -> bytes:
         self._is_over = True
@@ -146,7 +170,7 @@ class EventStream:
         self._held = None
         await self._stream.aclose()
         await self._tell(error)
-        return _BEGIN + orjson.dumps(self._secrets.body(error) | _usage_so_far(self._exchange)) + _END
+        return _event(orjson.dumps(self._secrets.body(error) | _usage_so_far(self._exchange)))
 
     async def aclose(self) -> None:
         was_over, self._is_over = self._is_over, True
@@ -162,6 +186,10 @@ class EventStream:
             await waiting
 
 
+def _event(raw: bytes) -> bytes:
+    return b"data: %b\n\n" % raw
+
+
 def _usage_so_far(exchange: Exchange) -> dict[str, Any]:
     """What a broken stream has cost in tokens, for its error event; nothing where no provider began to answer."""
     account(exchange)
@@ -172,18 +200,18 @@ def _usage_so_far(exchange: Exchange) -> dict[str, Any]:
     return {"usage": counts | {"source": usage.source}}
 
 
-def _is_finishing(part: bytes | Chunk) -> bool:
-    """Whether it carries a finish reason, which those that are bytes do not."""
-    if isinstance(part, bytes):
+def _is_finishing(part: Run | Chunk) -> bool:
+    """Whether it carries a finish reason, which no run does."""
+    if isinstance(part, Run):
         return False
     raw = part.raw
     # find(), because `in` asks bytes first whether they are a number: 0.5 us for the exception.
     return raw.find(_FINISHED) >= 0 or raw.find(_FINISHED_SPACED) >= 0
 
 
-def _is_bare_usage(part: bytes | Chunk) -> bool:
+def _is_bare_usage(part: Run | Chunk) -> bool:
     """The chunk that only `stream_options.include_usage` asks for: usage, and no choices."""
-    if isinstance(part, bytes) or part.raw.find(b'"usage"') < 0:
+    if isinstance(part, Run) or part.raw.find(b'"usage"') < 0:
         return False
     value = part.peek()
     return bool(value.get("usage")) and not value.get("choices")
