@@ -1,8 +1,9 @@
-"""One fake per seam: a clock, a backend's wire, and a provider on loopback that speaks real HTTP."""
+"""One fake per seam: a clock, workers' memory, a backend's wire, and a provider on loopback that speaks real HTTP."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from gw.backend import Backend
 from gw.document import Chunk, Completion, Document
 from gw.errors import GatewayError
 from gw.message import Headers, Request, Response, Summary, Usage
+from gw.shared import LocalShared, Rows
 from gw.stream import ListStream
 
 
@@ -40,6 +42,26 @@ class FakeClock:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.now += seconds
+
+
+class OneOf(LocalShared):
+    """What one of two workers sees of memory that both have."""
+
+    def __init__(self, memory: dict[str, list[memoryview[float]]], worker: int, lock: threading.Lock) -> None:
+        super().__init__()
+        self._memory = memory
+        self._worker = worker
+        self._guard = lock
+
+    def gauges(self, name: str, count: int = 1) -> Rows:
+        return self._both("gauges " + name, count)
+
+    def counters(self, name: str, count: int = 1) -> Rows:
+        return self._both("counters " + name, count)
+
+    def _both(self, name: str, count: int) -> Rows:
+        rows = self._memory.setdefault(name, [memoryview(bytearray(8 * count)).cast("d") for _ in range(2)])
+        return Rows(rows, self._worker, self._guard)
 
 
 def chat_request(chat: dict[str, Any] | None = None, **fields: Any) -> Request:

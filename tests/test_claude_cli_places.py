@@ -9,8 +9,8 @@ import pytest
 
 from gw.adapters.claude_cli.places import Places
 from gw.errors import Unavailable
-from gw.shared import LocalShared, Rows
-from tests.fakes import FakeClock
+from gw.shared import LocalShared
+from tests.fakes import FakeClock, OneOf
 
 
 def test_the_longest_waiter_comes_first_and_who_leaves_the_queue_is_forgotten() -> None:
@@ -53,26 +53,6 @@ def test_a_place_that_comes_in_the_moment_of_leaving_is_given_on() -> None:
         assert places.status()["active"] == 1
 
     asyncio.run(scene())
-
-
-class OneOf(LocalShared):
-    """What one of two workers sees of memory that both have."""
-
-    def __init__(self, memory: dict[str, list[memoryview[float]]], worker: int, lock: threading.Lock) -> None:
-        super().__init__()
-        self._memory = memory
-        self._worker = worker
-        self._guard = lock
-
-    def gauges(self, name: str, count: int = 1) -> Rows:
-        return self._both("gauges " + name, count)
-
-    def counters(self, name: str, count: int = 1) -> Rows:
-        return self._both("counters " + name, count)
-
-    def _both(self, name: str, count: int) -> Rows:
-        rows = self._memory.setdefault(name, [memoryview(bytearray(8 * count)).cast("d") for _ in range(2)])
-        return Rows(rows, self._worker, self._guard)
 
 
 def test_two_workers_have_one_limit_and_one_queue_and_wake_each_other() -> None:

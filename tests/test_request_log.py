@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import subprocess
-import uuid
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 from gw.errors import ClientGone, NotFound, UpstreamConnectionError
 from gw.message import Exchange, Loss, Usage
 from gw.request_log.writer import BATCH
-from gw.sessions import new_id
 from tests.exchanges import NOW, attempt, chunk, completion, exchange, refused
 from tests.request_log_world import only, opened, put, rows
 
@@ -211,14 +209,6 @@ def test_a_batch_of_any_size_is_one_row_for_each_of_its_exchanges(tmp_path: Path
         {"number": 1, "n": total},
         {"number": 2, "n": total},
     ]
-
-
-def test_new_sessions_are_in_the_order_of_their_time() -> None:
-    ids = [new_id(NOW + n / 1000) for n in range(100)]
-    assert sorted(ids) == ids
-    assert len({new_id(NOW) for _ in range(100)}) == 100
-    for id in map(uuid.UUID, ids):
-        assert (id.version, id.variant) == (7, uuid.RFC_4122)
 
 
 def test_a_refused_exchange_is_a_row_without_a_backend(tmp_path: Path) -> None:
