@@ -1,0 +1,88 @@
+"""What the tests of Gemini's adapter share: a codec for a request, what it sends and loses, pieces of a history."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import orjson
+
+from gw.adapters.gemini import Gemini, GeminiCodec
+from gw.backend import Backend
+from gw.message import Candidate
+from gw.secret import Secret
+from gw.signatures import MemorySignatures
+from tests.fakes import chat_request
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+USER: dict[str, Any] = {"role": "user", "content": "Hi"}
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object", "properties": {}}},
+}
+WEB: dict[str, Any] = {"web_search_options": {}}
+
+
+def open_codec(
+    chat: dict[str, Any], model: str = "gemini-2.5-flash", adapter: Gemini | None = None, **options: Any
+) -> GeminiCodec:
+    adapter = adapter or Gemini(signatures=MemorySignatures(), **options)
+    backend = Backend(name="google", kind="gemini", adapter=adapter)
+    request = chat_request(chat, candidates=(Candidate(backend, model, "asked", key=Secret("AIza-canary")),))
+    before = request.document.raw if request.document else b""
+    codec = adapter.open(request)
+    assert request.document is not None
+    assert not request.document.is_opened
+    assert orjson.dumps(request.document.peek()) == before  # nothing of the request was changed in place
+    return codec
+
+
+def sent(chat: dict[str, Any], model: str = "gemini-2.5-flash", **options: Any) -> dict[str, Any]:
+    body: dict[str, Any] = orjson.loads(open_codec(chat, model, **options).wire.content)
+    validate(body)
+    return body
+
+
+def losses(chat: dict[str, Any], model: str = "gemini-2.5-flash", **options: Any) -> dict[str, str]:
+    return {loss.pointer: loss.kind for loss in open_codec(chat, model, **options).losses}
+
+
+def validate(body: dict[str, Any]) -> None:
+    """The body's tables against Google's own types, where their package is installed; unknown keys are errors there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            from google.genai import types
+        except ImportError:
+            return
+    kinds: dict[str, Any] = {
+        "systemInstruction": types.Content,
+        "toolConfig": types.ToolConfig,
+        "generationConfig": types.GenerationConfig,
+    }
+    lists: dict[str, Any] = {"contents": types.Content, "tools": types.Tool, "safetySettings": types.SafetySetting}
+    for name, value in body.items():
+        if name in kinds:
+            kinds[name].model_validate(value)
+        elif name in lists:
+            for item in value:
+                lists[name].model_validate(item)
+        else:
+            assert name in ("serviceTier", "labels", "cachedContent"), name
+
+
+def contents(messages: list[dict[str, Any]], model: str = "gemini-2.5-flash", **chat: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = sent({"messages": messages, **chat}, model)["contents"]
+    return found
+
+
+def call(call_id: str, name: str = "f", arguments: str = '{"a":1}', **fields: Any) -> dict[str, Any]:
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}, **fields}
+
+
+def result(call_id: str, content: Any = "ok", **fields: Any) -> dict[str, Any]:
+    return {"role": "tool", "tool_call_id": call_id, "content": content, **fields}
+
+
+def detail(data: str, **fields: Any) -> dict[str, Any]:
+    return {"type": "reasoning.encrypted", "data": data, "format": "google-gemini-v1", **fields}
