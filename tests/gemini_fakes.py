@@ -1,14 +1,17 @@
-"""What the tests of Gemini's adapter share: a codec for a request, what it sends and loses, pieces of a history."""
+"""What the tests of Gemini's adapter share: codecs, what they send and lose, events and answers written by hand."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from gw.adapters.gemini import Gemini, GeminiCodec
 from gw.backend import Backend
+from gw.document import Chunk
+from gw.errors import GatewayError
 from gw.message import Candidate
 from gw.secret import Secret
 from gw.signatures import MemorySignatures
@@ -21,6 +24,9 @@ TOOL: dict[str, Any] = {
     "function": {"name": "f", "parameters": {"type": "object", "properties": {}}},
 }
 WEB: dict[str, Any] = {"web_search_options": {}}
+
+
+# --- requests -----------------------------------------------------------------------------------------------------
 
 
 def open_codec(
@@ -86,3 +92,57 @@ def result(call_id: str, content: Any = "ok", **fields: Any) -> dict[str, Any]:
 
 def detail(data: str, **fields: Any) -> dict[str, Any]:
     return {"type": "reasoning.encrypted", "data": data, "format": "google-gemini-v1", **fields}
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+def codec(
+    chat: dict[str, Any] | None = None,
+    *,
+    model: str = "gemini-2.5-flash",
+    store: MemorySignatures | None = None,
+    timestamp: float = 1_700_000_000.25,
+) -> GeminiCodec:
+    adapter = Gemini(signatures=store if store is not None else MemorySignatures())
+    backend = Backend(name="google", kind="gemini", adapter=adapter)
+    key = Secret("AIzaSECRET-canary-0123456789")
+    request = chat_request(chat, candidates=(Candidate(backend, model, "asked", key=key),))
+    request.exchange.timestamp = timestamp
+    return adapter.open(request)
+
+
+def stream_codec(chat: dict[str, Any] | None = None, **options: Any) -> GeminiCodec:
+    return codec({"stream": True, **(chat or {})}, **options)
+
+
+def read_all(reader: GeminiCodec, pieces: Sequence[bytes]) -> tuple[list[dict[str, Any]], GatewayError | None]:
+    """Every chunk that comes out, and the error that ended the stream if one did."""
+    found: list[Chunk] = []
+    try:
+        for piece in pieces:
+            found += reader.feed(piece)
+        found += reader.finish()
+    except GatewayError as error:
+        return [orjson.loads(chunk.raw) for chunk in found], error
+    return [orjson.loads(chunk.raw) for chunk in found], None
+
+
+def sse(*events: dict[str, Any] | str) -> bytes:
+    return b"".join(
+        b"data: " + (event.encode() if isinstance(event, str) else orjson.dumps(event)) + b"\r\n\r\n"
+        for event in events
+    )
+
+
+def part_event(*parts: dict[str, Any], finish: str | None = None, **fields: Any) -> dict[str, Any]:
+    candidate: dict[str, Any] = {"content": {"role": "model", "parts": list(parts)}, "index": 0}
+    if finish:
+        candidate["finishReason"] = finish
+    return {"candidates": [candidate | fields]}
+
+
+def answer(*parts: dict[str, Any], finish: str = "STOP", **fields: Any) -> dict[str, Any]:
+    content = orjson.dumps(part_event(*parts, finish=finish, **fields))
+    value: dict[str, Any] = orjson.loads(codec().complete(content).raw)
+    return value
