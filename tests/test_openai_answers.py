@@ -11,8 +11,8 @@ from gw.adapters.openai import OpenAICodec
 from gw.errors import UpstreamError, UpstreamProtocolError
 from tests.fakes import chunk, completion, sse
 from tests.openai_fakes import codec, read, reading
+from tests.openai_requests import send
 from tests.recordings import read_chunks, read_completion
-from tests.test_openai_adapter import send
 
 
 def whole(value: dict[str, Any]) -> dict[str, Any]:

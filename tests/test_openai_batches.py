@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gw.adapters.openai import OpenAICodec
 from gw.errors import UpstreamProtocolError
 from tests.fakes import chunk
-from tests.test_openai_adapter import send
+from tests.openai_requests import send
 
 HEAD = orjson.dumps(chunk({"content": "X"}, model="theirs")).partition(b"X")
 PADDED = orjson.dumps(chunk({"content": "X"}, model="theirs") | {"obfuscation": "Y"})

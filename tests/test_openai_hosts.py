@@ -16,8 +16,8 @@ from gw.json_splice import has_duplicates
 from gw.message import Headers
 from gw.remote_media import Fetch
 from tests.fakes import chunk, completion, sse
+from tests.openai_requests import HI, send, told
 from tests.recordings import check_laws, read_chunks, read_completion
-from tests.test_openai_adapter import HI, send, told
 
 CALLS = [
     {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},

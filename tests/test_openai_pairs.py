@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.openai_requests import body, send
 from tests.recordings import Case, cases
-from tests.test_openai_adapter import body, send
 
 _WIRE = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "wire"
 
