@@ -21,8 +21,8 @@ from gw.cli.drill.plans import plan
 from gw.cli.drill.report import Progress
 from gw.config import Config, read
 from gw.errors import ConfigError
+from tests.faults_world import ALONE, DIALECTS
 from tests.running import running, settings
-from tests.test_faults_provider import ALONE, DIALECTS
 
 ONE = '[backends.first]\nadapter = "openai"\nmodels = { "gpt-5-mini" = "gpt-5-mini" }\n'
 TWO = ONE + '[backends.second]\nadapter = "anthropic"\nmodels = { "gpt-5-mini" = "claude-opus-4-8" }\n'
