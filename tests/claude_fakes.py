@@ -1,23 +1,31 @@
-"""A gateway whose backend `cli` is the fake claude, and a look at what that was started with and told."""
+"""A gateway whose backend `cli` is the fake claude, questions to it, and what that was started with and told."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import orjson
+import pytest
 
 from gw.upstream.descendants import LISTED, descendants
-from tests.running import Running, settings
+from tests.running import Running, running, settings
 
 # Not one client for each call: reading the system's certificates costs 70 ms. Nothing is kept open.
 WEB = httpx.Client(verify=False, trust_env=False, timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
 FAKE = Path(__file__).with_name("fake_claude.py")
+HI: list[Any] = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.fixture
+def gw() -> Iterator[Running]:
+    with running() as gateway:
+        yield gateway
 
 
 class FakeClaude:
@@ -90,6 +98,15 @@ def start(gw: Running, folder: Path, fake: FakeClaude, more: dict[str, Any] | No
     backends = {"cli": fake.table(**options)} | tables.pop("backends", {})
     tables = {"server": {"shutdown_grace": 0}} | tables
     return gw.start(settings(folder, backends=backends, **tables), environ={"PATH": os.defpath, "HOME": str(folder)})
+
+
+def ask(url: str, **fields: Any) -> httpx.Response:
+    return WEB.post(f"{url}/v1/chat/completions", json={"messages": HI, "backend": "cli"} | fields)
+
+
+def pool_of(url: str) -> dict[str, Any]:
+    pool: dict[str, Any] = WEB.get(f"{url}/queue/status").json()["processPool"]
+    return pool
 
 
 def until(happened: Callable[[], bool], seconds: float = 60.0) -> None:
