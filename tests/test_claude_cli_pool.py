@@ -141,6 +141,10 @@ def test_who_waits_gets_the_place_and_the_log_has_the_wait(gw: Running, tmp_path
     pool = pool_of(url)
     assert (pool["totalProcessed"], pool["totalQueued"], pool["totalFailed"]) == (3, 2, 0)
     assert (pool["active"], pool["queued"]) == (0, 0)
+    gw.run(gw.gateway.close(0))
+    with contextlib.closing(sqlite3.connect(tmp_path / "requests.db")) as database:
+        waits = sorted(wait for (wait,) in database.execute("SELECT queue_wait_ms FROM requests"))
+    assert waits[0] == 0.0 < waits[1] < waits[2]
 
 
 def test_a_wait_that_is_too_long_ends_in_503(gw: Running, tmp_path: Path) -> None:
@@ -157,9 +161,8 @@ def test_the_log_has_what_a_turn_cost_and_how_long_it_waited(gw: Running, tmp_pa
     assert ask(start(gw, tmp_path, fake)).status_code == 200
     gw.run(gw.gateway.close(0))
     names = "backend, backend_type, cost_usd, cost_source, tokens_input, tokens_output, tokens_cached, queue_wait_ms"
-    with sqlite3.connect(tmp_path / "requests.db") as database:
+    with contextlib.closing(sqlite3.connect(tmp_path / "requests.db")) as database:
         row = database.execute(f"SELECT {names} FROM requests WHERE operation = 'chat'").fetchone()
-    database.close()
     assert row == ("cli", "claude-cli", 0.25, "reported", 10, 3, 2, 0.0)
 
 

@@ -19,7 +19,6 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         colour = "red"
         [server]
         prt = 1
-        port = 99999
         [middleware.rate_limit]
         windw = 5
         [middleware.fallback]
