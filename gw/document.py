@@ -147,15 +147,15 @@ class Chunks(Sequence[Chunk]):
         """Add to the end."""
         self.parts += chunks
 
-    def add_run(self, frame: Frame, texts: list[bytes], padded: list[bytes] | None = None) -> None:
-        """Add what makes a `Run` to the end. The same frame is always padded or never."""
+    def add_run(self, run: Run) -> None:
+        """Add plain pieces of text to the end. Those of one frame are padded all or none."""
         last = self.parts[-1] if self.parts else None
-        if not isinstance(last, Run) or last.frame is not frame:
-            self.parts.append(Run(frame, texts, padded))
+        if not isinstance(last, Run) or last.frame is not run.frame:
+            self.parts.append(run)
             return
-        last.texts += texts
-        if last.padded is not None and padded is not None:
-            last.padded += padded
+        last.texts += run.texts
+        if last.padded is not None and run.padded is not None:
+            last.padded += run.padded
 
     def _chunks(self) -> list[Chunk]:
         chunks: list[Chunk] = []

@@ -8,12 +8,11 @@ Exact or not at all: everything outside the text must be equal, and the text mus
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from operator import itemgetter
 
 import orjson
 
-from gw.document import Chunk, Chunks, Run
+from gw.document import Run
 
 # A JSON string's content up to and with its closing quote: no control characters, no lone surrogates.
 _STRING = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))*+"').match
@@ -81,39 +80,24 @@ class Template:
         self._given = slice(self._size, -len(self._last))  # where the text is in an event
         self._quoted = slice(self._size - 1, 1 - len(self._last))  # and with its quotes
 
-    def take_run(self, data: bytes, start: int, chunks: Chunks) -> int:
-        """Add the repaired chunks of all events from `start` on that are like the learnt one; how many there were.
+    def take_run(self, data: bytes, start: int) -> Run | None:
+        """The repaired chunks of all events from `start` on that are like the learnt one; None where the first is not.
 
         They are told apart by one split, and checked together. `end` and `characters` tell of all of them afterwards.
         """
         if not data.startswith(self._head, start):
-            return 0
-        if self._padded:
-            return self._take(data, start, chunks)
-        begin = start + self._size
-        texts = data[begin : begin + _WINDOW].split(self._needle)
-        texts[1:] = map(self._behind_needle, texts[1:])
-        text, found, _ = texts.pop().partition(self._last)
-        if found:
-            texts.append(text)
-        whole = self._between.join(texts) + self._last
-        if not texts or not data.startswith(whole, begin):
-            return self._take(data, start, chunks)
-        self.end = begin + len(whole)
-        self.characters = self._count(texts)
-        if self.characters < 0:
-            return self._take(data, start, chunks)
-        chunks.add_run(self._frame, texts)
-        return len(texts)
+            return None
+        run = None if self._padded else self._run(data, start + self._size)
+        return run or self._next(data, start)
 
-    def take_one(self, data: bytes) -> Sequence[Chunk] | None:
+    def take_one(self, data: bytes) -> Run | None:
         """The repaired chunk for `data`, if that is one event like the learnt one without any escapes; None else.
 
         `characters` tells of it afterwards.
         """
         if self._padded:
-            chunks = Chunks()
-            return chunks if self._take(data, 0, chunks) and self.end == len(data) else None
+            run = self._next(data, 0)
+            return run if self.end == len(data) else None
         text = data[self._given]
         if _QUOTE in text or _BACKSLASH in text or text.join(self._event) != data:  # a quote: there are several events
             return None
@@ -123,35 +107,47 @@ class Template:
             return None
         return Run(self._frame, [text])
 
-    def _take(self, data: bytes, start: int, chunks: Chunks) -> int:
-        """Add the repaired chunk of the event at `start`, if it is like the learnt one."""
+    def _run(self, data: bytes, begin: int) -> Run | None:
+        """All events from the one on whose text begins at `begin`; None where that has to be looked at by itself."""
+        texts = data[begin : begin + _WINDOW].split(self._needle)
+        texts[1:] = map(self._behind_needle, texts[1:])
+        text, found, _ = texts.pop().partition(self._last)
+        if found:
+            texts.append(text)
+        whole = self._between.join(texts) + self._last
+        if not texts or not data.startswith(whole, begin):
+            return None
+        self.end = begin + len(whole)
+        self.characters = self._count(texts)
+        return None if self.characters < 0 else Run(self._frame, texts)
+
+    def _next(self, data: bytes, start: int) -> Run | None:
+        """The event at `start`, if it is like the learnt one."""
         if not data.startswith(self._head, start):
-            return 0
+            return None
         begin = start + self._size
         found = _STRING(data, begin)
         if found is None:
-            return 0
+            return None
         end = found.end()
         text = data[begin : end - 1]
         if _BACKSLASH in text and not self._takes_escapes:
-            return 0
+            return None
         try:
             self.characters = len(text.decode())
         except UnicodeDecodeError:
-            return 0
+            return None
         if not data.startswith(self._tail, end):
-            return 0
+            return None
         self.end = end + len(self._tail)
         if not self._padded:
-            chunks.add_run(self._frame, [text])
-            return 1
+            return Run(self._frame, [text])
         begin, stop = self.end, data.find(b'"', self.end)
         padding = data[begin:stop]
         if not data.startswith(self._rest, stop) or not padding.isalnum():
-            return 0
+            return None
         self.end = stop + len(self._rest)
-        chunks.add_run(self._frame, [text], [b"".join((text.join(self._out), padding, self._out_rest))])
-        return 1
+        return Run(self._frame, [text], [b"".join((text.join(self._out), padding, self._out_rest))])
 
     def _count(self, texts: list[bytes]) -> int:
         """How many characters these contents of JSON strings have together; -1 where one is not valid."""

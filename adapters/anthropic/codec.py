@@ -128,10 +128,13 @@ class AnthropicCodec:
         position, size = 0, len(data)
         while position < size:
             is_between = not decoder.is_inside
-            if is_between and self._template is not None and self._template.take_run(data, position, chunks):
-                reader.count_text(self._template.characters)
-                position = self._template.end
-                continue
+            if is_between and self._template is not None:
+                run = self._template.take_run(data, position)
+                if run is not None:
+                    chunks.add_run(run)
+                    reader.count_text(self._template.characters)
+                    position = self._template.end
+                    continue
             end = data.find(b"\n\n", position) + 2
             if end == 1:
                 end = size

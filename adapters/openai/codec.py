@@ -203,12 +203,13 @@ class OpenAICodec:
         while position < size:
             if stream.templates and not decoder.is_inside:
                 for template in stream.templates:
-                    count = template.take_run(data, position, chunks)
-                    if count:
+                    run = template.take_run(data, position)
+                    if run is not None:
                         break
-                if count:
+                if run is not None:
+                    chunks.add_run(run)
                     summary.output_characters += template.characters
-                    stream.filled += count
+                    stream.filled += len(run)
                     position = template.end
                     continue
             # One event, so that the template which it may teach serves the next one.
