@@ -87,8 +87,9 @@ class Template:
         """
         if not data.startswith(self._head, start):
             return None
-        run = None if self._padded else self._run(data, start + self._size)
-        return run or self._next(data, start)
+        if self._padded:
+            return self._padded_run(data, start, len(data))
+        return self._run(data, start + self._size) or self._single(data, start)
 
     def take_one(self, data: bytes) -> Run | None:
         """The repaired chunk for `data`, if that is one event like the learnt one without any escapes; None else.
@@ -96,7 +97,7 @@ class Template:
         `characters` tells of it afterwards.
         """
         if self._padded:
-            run = self._next(data, 0)
+            run = self._padded_run(data, 0, 1)
             return run if self.end == len(data) else None
         text = data[self._given]
         if _QUOTE in text or _BACKSLASH in text or text.join(self._event) != data:  # a quote: there are several events
@@ -121,8 +122,29 @@ class Template:
         self.characters = self._count(texts)
         return None if self.characters < 0 else Run(self._frame, texts)
 
-    def _next(self, data: bytes, start: int) -> Run | None:
-        """The event at `start`, if it is like the learnt one."""
+    def _single(self, data: bytes, start: int) -> Run | None:
+        text = self._text(data, start)
+        return None if text is None else Run(self._frame, [text])
+
+    def _padded_run(self, data: bytes, start: int, most: int) -> Run | None:
+        """Up to `most` events, each with a padding of its own."""
+        texts: list[bytes] = []
+        raws: list[bytes] = []
+        characters = 0
+        while len(texts) < most and (text := self._text(data, start)) is not None:
+            begin, stop = self.end, data.find(b'"', self.end)
+            padding = data[begin:stop]
+            if not data.startswith(self._rest, stop) or not padding.isalnum():
+                break
+            start = stop + len(self._rest)
+            texts.append(text)
+            raws.append(b"".join((text.join(self._out), padding, self._out_rest)))
+            characters += self.characters
+        self.end, self.characters = start, characters
+        return Run(self._frame, texts, raws) if texts else None
+
+    def _text(self, data: bytes, start: int) -> bytes | None:
+        """The text of the event at `start`, if that is like the learnt one up to its padding; `end` is there then."""
         if not data.startswith(self._head, start):
             return None
         begin = start + self._size
@@ -131,23 +153,14 @@ class Template:
             return None
         end = found.end()
         text = data[begin : end - 1]
-        if _BACKSLASH in text and not self._takes_escapes:
+        if (_BACKSLASH in text and not self._takes_escapes) or not data.startswith(self._tail, end):
             return None
         try:
             self.characters = len(text.decode())
         except UnicodeDecodeError:
             return None
-        if not data.startswith(self._tail, end):
-            return None
         self.end = end + len(self._tail)
-        if not self._padded:
-            return Run(self._frame, [text])
-        begin, stop = self.end, data.find(b'"', self.end)
-        padding = data[begin:stop]
-        if not data.startswith(self._rest, stop) or not padding.isalnum():
-            return None
-        self.end = stop + len(self._rest)
-        return Run(self._frame, [text], [b"".join((text.join(self._out), padding, self._out_rest))])
+        return text
 
     def _count(self, texts: list[bytes]) -> int:
         """How many characters these contents of JSON strings have together; -1 where one is not valid."""

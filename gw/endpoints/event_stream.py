@@ -28,7 +28,7 @@ DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
 _NO_SECRETS = KnownSecrets()
 _OPEN = 0x7B  # the brace
-_BEGIN, _END = b"data: ", b"\n\n"
+_BEGIN, _BETWEEN, _END = b"data: ", b"\n\ndata: ", b"\n\n"
 # A finish reason that is not null, in compact and in spaced JSON. Inside a text its quotes would be escaped.
 _FINISHED, _FINISHED_SPACED = b'"finish_reason":"', b'"finish_reason": "'
 
@@ -119,12 +119,12 @@ class EventStream:
         reading = self._reading
         if reading is not None:
             reading.since = reading.quiet.now
-        if data := self._pass_on(chunks):
+        if type(chunks) is Run and chunks.opened is None and not self._finishing:  # nearly always
+            self._write(self._events(chunks))
+        elif data := self._pass_on(chunks):
             self._write(data)
 
     def _pass_on(self, chunks: Sequence[Chunk]) -> bytes:
-        if type(chunks) is Run and chunks.opened is None and not self._finishing:  # nearly always
-            return self._events(chunks)
         parts = parts_of(chunks)
         if not self._finishing:
             self._finishing = any(map(_is_finishing, parts))
@@ -149,13 +149,13 @@ class EventStream:
             self._see(part.frame)
         if part.padded is None and self._joint is not None:
             return self._joint.join(part.texts).join(self._around)
-        return b"".join(map(_event, part.raws))
+        return _event(_BETWEEN.join(part.raws))
 
     def _see(self, frame: Frame) -> None:
         first, *between, last = frame
         self._frame = frame
         self._around = (_BEGIN + first, *between, last + _END)
-        self._joint = None if between else last + _END + _BEGIN + first
+        self._joint = None if between else last + _BETWEEN + first
 
     async def _finish(self) -> bytes:
         self._is_over = True
