@@ -148,14 +148,12 @@ class Chunks(Sequence[Chunk]):
         self.parts += chunks
 
     def add_run(self, run: Run) -> None:
-        """Add plain pieces of text to the end. Those of one frame are padded all or none."""
+        """Add plain pieces of text to the end."""
         last = self.parts[-1] if self.parts else None
-        if not isinstance(last, Run) or last.frame is not run.frame:
+        if isinstance(last, Run) and last.frame is run.frame and run.padded is None:
+            last.texts += run.texts
+        else:
             self.parts.append(run)
-            return
-        last.texts += run.texts
-        if last.padded is not None and run.padded is not None:
-            last.padded += run.padded
 
     def _chunks(self) -> list[Chunk]:
         chunks: list[Chunk] = []
