@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from gw.adapters.gemini import Gemini, GeminiCodec
 from gw.backend import Backend
-from gw.document import Chunk
-from gw.errors import GatewayError
 from gw.message import Candidate
 from gw.secret import Secret
 from gw.signatures import MemorySignatures
+from tests.codecs import opened_untouched
 from tests.fakes import chat_request
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -35,12 +33,7 @@ def open_codec(
     adapter = adapter or Gemini(signatures=MemorySignatures(), **options)
     backend = Backend(name="google", kind="gemini", adapter=adapter)
     request = chat_request(chat, candidates=(Candidate(backend, model, "asked", key=Secret("AIza-canary")),))
-    before = request.document.raw if request.document else b""
-    codec = adapter.open(request)
-    assert request.document is not None
-    assert not request.document.is_opened
-    assert orjson.dumps(request.document.peek()) == before  # nothing of the request was changed in place
-    return codec
+    return opened_untouched(adapter, request)
 
 
 def sent(chat: dict[str, Any], model: str = "gemini-2.5-flash", **options: Any) -> dict[str, Any]:
@@ -114,18 +107,6 @@ def codec(
 
 def stream_codec(chat: dict[str, Any] | None = None, **options: Any) -> GeminiCodec:
     return codec({"stream": True, **(chat or {})}, **options)
-
-
-def read_all(reader: GeminiCodec, pieces: Sequence[bytes]) -> tuple[list[dict[str, Any]], GatewayError | None]:
-    """Every chunk that comes out, and the error that ended the stream if one did."""
-    found: list[Chunk] = []
-    try:
-        for piece in pieces:
-            found += reader.feed(piece)
-        found += reader.finish()
-    except GatewayError as error:
-        return [orjson.loads(chunk.raw) for chunk in found], error
-    return [orjson.loads(chunk.raw) for chunk in found], None
 
 
 def sse(*events: dict[str, Any] | str) -> bytes:

@@ -13,20 +13,13 @@ import orjson
 from gw.message import Exchange
 from gw.request_log.writer import RequestLog
 from tests.exchanges import NOW, backends
-
-
-class Clock:
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
+from tests.fakes import FakeClock
 
 
 @contextmanager
 def opened(path: Path, **options: Any) -> Iterator[RequestLog]:
     options.setdefault("backends", backends())
-    options.setdefault("wall_clock", Clock(NOW + 60))
+    options.setdefault("wall_clock", FakeClock(NOW + 60))
     options.setdefault("busy_timeout", 30.0)
     log = RequestLog(path, **options)
     log.start()

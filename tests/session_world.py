@@ -12,6 +12,7 @@ from gw.sessions import Sessions
 from gw.settings import SessionOptions
 from gw.shared import LocalShared
 from tests.claude_fakes import WEB
+from tests.exchanges import NOW
 from tests.fakes import chat_request
 from tests.running import Running, settings
 
@@ -19,7 +20,6 @@ ALICE = {"role": "user", "content": "My name is Alice"}
 WHO = {"role": "user", "content": "What is my name?"}
 HI_ALICE = {"role": "assistant", "content": "Hi Alice"}
 ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
-NOW = 1_700_000_000.0
 
 
 def api(url: str, **options: Any) -> dict[str, Any]:

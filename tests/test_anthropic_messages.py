@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-import orjson
 import pytest
 
 from gw.adapters.anthropic import Anthropic
@@ -24,6 +23,7 @@ from tests.anthropic_fakes import (
     result,
     user,
 )
+from tests.codecs import opened_untouched
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(8)).decode()
 PDF = base64.b64encode(b"%PDF-1.7 ...").decode()
@@ -294,9 +294,4 @@ def test_the_clients_own_document_is_never_changed() -> None:
         ],
         "response_format": {"type": "json_object"},
     }
-    request = request_of(chat)
-    assert request.document is not None
-    before = orjson.dumps(request.document.peek())
-    Anthropic().open(request)
-    assert orjson.dumps(request.document.peek()) == before
-    assert not request.document.is_opened
+    opened_untouched(Anthropic(), request_of(chat))

@@ -9,7 +9,8 @@ import pytest
 
 from gw.errors import UpstreamProtocolError
 from gw.signatures import MemorySignatures
-from tests.gemini_fakes import answer, codec, part_event, read_all, sse, stream_codec
+from tests.codecs import read_all
+from tests.gemini_fakes import answer, codec, part_event, sse, stream_codec
 from tests.recordings import check_laws, read_chunks
 
 # --- parts --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import pytest
 
 from gw.errors import UpstreamError, UpstreamProtocolError, can_fall_back, can_retry
 from gw.message import Headers
-from tests.gemini_fakes import answer, codec, part_event, read_all, sse, stream_codec
+from tests.codecs import read_all
+from tests.gemini_fakes import answer, codec, part_event, sse, stream_codec
 from tests.recordings import check_laws, read_chunks
 
 # --- finish reasons and failures ----------------------------------------------------------------------------------

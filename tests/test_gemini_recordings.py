@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from gw.errors import UpstreamError, UpstreamProtocolError, can_retry
-from tests.gemini_fakes import codec, read_all, stream_codec
+from tests.codecs import read_all
+from tests.gemini_fakes import codec, stream_codec
 from tests.recordings import Case, cases, check, check_laws, cuts, read_chunks, read_completion
 
 CASES = cases("gemini")

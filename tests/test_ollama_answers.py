@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -10,9 +9,9 @@ import pytest
 
 from gw.adapters.ollama import Ollama, OllamaCodec
 from gw.backend import Backend
-from gw.document import Chunk
-from gw.errors import GatewayError, UpstreamError, UpstreamProtocolError
+from gw.errors import UpstreamError, UpstreamProtocolError
 from gw.message import Candidate, Headers
+from tests.codecs import read_all
 from tests.fakes import chat_request
 from tests.recordings import Case, cases, check, check_laws, cuts, read_chunks, read_completion
 
@@ -31,18 +30,6 @@ def codec(chat: dict[str, Any] | None = None, timestamp: float = 1_700_000_000.2
 
 def stream_codec(chat: dict[str, Any] | None = None) -> OllamaCodec:
     return codec({"stream": True, **(chat or {})})
-
-
-def read_all(reader: OllamaCodec, pieces: Sequence[bytes]) -> tuple[list[dict[str, Any]], GatewayError | None]:
-    """Every chunk that comes out, and the error that ended the stream if one did."""
-    found: list[Chunk] = []
-    try:
-        for piece in pieces:
-            found += reader.feed(piece)
-        found += reader.finish()
-    except GatewayError as error:
-        return [orjson.loads(chunk.raw) for chunk in found], error
-    return [orjson.loads(chunk.raw) for chunk in found], None
 
 
 def line(done: bool = False, **message: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from gw.backend import Backend
 from gw.errors import InvalidRequest
 from gw.message import Candidate
 from gw.secret import Secret
+from tests.codecs import opened_untouched
 from tests.fakes import chat_request
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -29,11 +30,7 @@ def open_codec(chat: dict[str, Any], model: str = "qwen3:8b", key: str | None = 
     backend = Backend(name="local", kind="ollama", adapter=adapter)
     secret = None if key is None else Secret(key)
     request = chat_request(chat, candidates=(Candidate(backend, model, "asked", key=secret),))
-    assert request.document is not None
-    before = request.document.raw
-    codec = adapter.open(request)
-    assert orjson.dumps(request.document.peek()) == before  # nothing of the request was changed in place
-    return codec
+    return opened_untouched(adapter, request)
 
 
 def sent(chat: dict[str, Any], model: str = "qwen3:8b", **options: Any) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import pytest
 
 from gw.request_log.writer import DELETED
 from tests.exchanges import NOW, exchange
-from tests.request_log_world import Clock, opened, put, rows, spilled
+from tests.fakes import FakeClock
+from tests.request_log_world import opened, put, rows, spilled
 
 
 @pytest.mark.parametrize("companions", [True, False])
@@ -140,7 +141,7 @@ def test_several_logs_write_the_same_file(tmp_path: Path) -> None:
 def test_rows_older_than_the_retention_are_deleted_with_their_attempts(tmp_path: Path) -> None:
     path = tmp_path / "requests.db"
     day = 86_400
-    clock, wall = Clock(1000.0), Clock(NOW)
+    clock, wall = FakeClock(1000.0), FakeClock(NOW)
     with opened(path, clock=clock, wall_clock=wall, retention_days=30) as log:
         put(log, *(exchange(id="old", timestamp=NOW - 31 * day) for _ in range(DELETED + 5)))
         put(log, exchange(id="new", timestamp=NOW - 29 * day))

@@ -10,12 +10,13 @@ import pytest
 
 from gw.request_log.writer import BATCH, REPLAY, RequestLog
 from tests.exchanges import exchange
-from tests.request_log_world import Clock, opened, put, rows, spilled
+from tests.fakes import FakeClock
+from tests.request_log_world import opened, put, rows, spilled
 
 
 def test_a_locked_database_spills_and_is_made_up_for_once(tmp_path: Path) -> None:
     path = tmp_path / "requests.db"
-    clock = Clock(1000.0)
+    clock = FakeClock(1000.0)
     with opened(path, clock=clock, busy_timeout=0.02) as log:
         put(log, exchange(id="before"))
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -37,7 +38,7 @@ def test_a_locked_database_spills_and_is_made_up_for_once(tmp_path: Path) -> Non
 def test_a_database_that_cannot_be_opened_does_not_stop_anything(tmp_path: Path) -> None:
     path = tmp_path / "requests.db"
     path.mkdir()
-    clock = Clock(1000.0)
+    clock = FakeClock(1000.0)
     with opened(path, clock=clock) as log:
         put(log, *(exchange(id=f"r{n}") for n in range(BATCH + 10)))
         assert log.problem is not None
@@ -67,7 +68,7 @@ def test_what_was_spilled_is_replayed_by_the_next_start_and_only_once(tmp_path: 
 def test_a_long_spill_is_read_back_while_new_rows_are_written(tmp_path: Path) -> None:
     path = tmp_path / "requests.db"
     path.mkdir()
-    clock = Clock(1000.0)
+    clock = FakeClock(1000.0)
     with opened(path, clock=clock) as log:
         put(log, *(exchange(id="old") for _ in range(REPLAY + 10)))
         path.rmdir()
@@ -82,7 +83,7 @@ def test_a_long_spill_is_read_back_while_new_rows_are_written(tmp_path: Path) ->
 
 def test_what_another_process_left_in_the_spill_is_found_within_a_second(tmp_path: Path) -> None:
     path = tmp_path / "requests.db"
-    clock = Clock(100.0)
+    clock = FakeClock(100.0)
     with opened(path, clock=clock) as log, opened(path, queue=0) as other:
         put(log, exchange(id="first"))
         assert other.flush(60.0)
@@ -148,7 +149,7 @@ def test_a_spill_that_a_crash_cut_loses_only_the_cut_line(tmp_path: Path) -> Non
 def test_where_no_file_can_be_written_rows_wait_in_memory(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     folder.write_text("a file stands where the folder should be")
-    clock = Clock(1000.0)
+    clock = FakeClock(1000.0)
     with opened(folder / "requests.db", clock=clock) as log:
         put(log, exchange(id="one"), exchange(id="two"))
         assert "memory" in str(log.problem)
@@ -175,7 +176,7 @@ def test_rows_that_no_disk_took_are_counted_as_lost(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_no_half_line_in_the_spill(tmp_path: Path) -> None:
     path = tmp_path / "requests.db"
     path.mkdir()
-    clock = Clock(1000.0)
+    clock = FakeClock(1000.0)
     Path(f"{path}.spill.jsonl").symlink_to("/dev/full")
     with opened(path, clock=clock) as log:
         put(log, exchange(id="one"))
@@ -190,7 +191,7 @@ def test_a_full_disk_leaves_no_half_line_in_the_spill(tmp_path: Path) -> None:
 def test_there_is_one_warning_a_minute(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "requests.db"
     path.mkdir()
-    clock = Clock(1000.0)
+    clock = FakeClock(1000.0)
     with opened(path, clock=clock) as log:
         for _ in range(20):
             put(log, exchange())

@@ -15,7 +15,8 @@ import pytest
 
 from gw.request_log.under_way import DUE, YOUNG, UnderWay
 from tests.exchanges import NOW, exchange
-from tests.request_log_world import Clock, opened, rows
+from tests.fakes import FakeClock
+from tests.request_log_world import opened, rows
 
 
 def test_an_exchange_under_way_is_a_started_row_and_ends_once(tmp_path: Path) -> None:
@@ -37,7 +38,7 @@ def test_an_exchange_under_way_is_a_started_row_and_ends_once(tmp_path: Path) ->
 
 def test_only_what_is_still_under_way_after_a_moment_has_a_started_row(tmp_path: Path) -> None:
     path = tmp_path / "requests.db"
-    clock = Clock(100.0)
+    clock = FakeClock(100.0)
     with opened(path, clock=clock) as log:
         quick, slow = log.begin(exchange(id="quick")), log.begin(exchange(id="slow"))
         log.flush(begun=False)
@@ -51,7 +52,7 @@ def test_only_what_is_still_under_way_after_a_moment_has_a_started_row(tmp_path:
 
 
 def test_once_one_is_due_those_that_would_be_next_are_taken_along() -> None:
-    clock = Clock(100.0)
+    clock = FakeClock(100.0)
     under_way = UnderWay(clock)
     assert under_way.due() is None
     for row, age in enumerate((DUE, DUE - 0.001, YOUNG, YOUNG - 0.001)):
@@ -68,7 +69,7 @@ def test_once_one_is_due_those_that_would_be_next_are_taken_along() -> None:
 
 
 def test_what_is_over_before_it_is_due_is_not_taken() -> None:
-    clock = Clock(100.0)
+    clock = FakeClock(100.0)
     under_way = UnderWay(clock)
     for row in range(3):
         under_way[row] = exchange()
@@ -99,7 +100,7 @@ def test_rows_left_started_by_a_dead_process_become_lost(tmp_path: Path) -> None
         pass
     states = {row["request_id"]: row["state"] for row in rows(path)}
     assert states == {"mine": "started", "dead": "lost", "elsewhere": "started"}
-    with opened(path, wall_clock=Clock(NOW + 2 * 86_400)):
+    with opened(path, wall_clock=FakeClock(NOW + 2 * 86_400)):
         pass
     assert {row["request_id"]: row["state"] for row in rows(path)}["elsewhere"] == "lost"
 

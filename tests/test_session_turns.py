@@ -15,9 +15,10 @@ from gw.request_log.conversations import Past
 from gw.sessions import BACKEND, Sessions
 from gw.settings import SessionOptions
 from tests.claude_fakes import until
+from tests.exchanges import NOW
 from tests.fakes import Asked, OneOf, answers, chat_request, completion
 from tests.running import Running, running
-from tests.session_world import ALICE, HI_ALICE, NOW, WHO, FakeHistory, ask, sessions_of, start, turn_of
+from tests.session_world import ALICE, HI_ALICE, WHO, FakeHistory, ask, sessions_of, start, turn_of
 
 
 @pytest.fixture

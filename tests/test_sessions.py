@@ -13,9 +13,10 @@ import pytest
 
 from gw.message import Principal
 from tests.claude_fakes import WEB, FakeClaude
+from tests.exchanges import NOW
 from tests.fakes import Asked, answers, chunks, completion, sse, streams
 from tests.running import Running, running, settings
-from tests.session_world import ALICE, HI_ALICE, NOW, WHO, api, ask, sessions_of, start, turn_of
+from tests.session_world import ALICE, HI_ALICE, WHO, api, ask, sessions_of, start, turn_of
 
 
 @pytest.fixture
