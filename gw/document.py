@@ -97,7 +97,27 @@ class Chunk(Document):
 Frame = tuple[bytes, ...]  # what stands around the text in chunks that are alike
 
 
-class Run(Sequence[Chunk]):
+class _Unopened(Sequence[Chunk]):
+    """Chunks that are made when somebody takes one out."""
+
+    __slots__ = ()
+
+    def chunks(self) -> list[Chunk]:
+        """The chunks, to be changed: from then on they are what is held."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, place: int) -> Chunk: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Chunk]: ...
+    def __getitem__(self, place: int | slice) -> Chunk | list[Chunk]:
+        return self.chunks()[place]
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return iter(self.chunks())
+
+
+class Run(_Unopened):
     """Plain pieces of text that came one after the other, as bytes until somebody looks at one.
 
     They carry neither a finish reason nor usage, so that whoever passes them on need not search them. The JSON of each
@@ -119,7 +139,6 @@ class Run(Sequence[Chunk]):
         return self.padded or list(map(bytes.join, self.texts, repeat(self.frame)))
 
     def chunks(self) -> list[Chunk]:
-        """The chunks, to be changed."""
         if self.opened is None:
             self.opened = [Chunk(raw) for raw in self.raws]
         return self.opened
@@ -127,15 +146,8 @@ class Run(Sequence[Chunk]):
     def __len__(self) -> int:
         return len(self.texts)
 
-    @overload
-    def __getitem__(self, place: int) -> Chunk: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Chunk]: ...
-    def __getitem__(self, place: int | slice) -> Chunk | list[Chunk]:
-        return self.chunks()[place]
 
-
-class Chunks(Sequence[Chunk]):
+class Chunks(_Unopened):
     """Some chunks of a stream, in order, of which plain pieces of text are runs until somebody takes a chunk out."""
 
     __slots__ = ("parts",)
@@ -155,7 +167,7 @@ class Chunks(Sequence[Chunk]):
         else:
             self.parts.append(run)
 
-    def _chunks(self) -> list[Chunk]:
+    def chunks(self) -> list[Chunk]:
         chunks: list[Chunk] = []
         for part in self.parts:
             if isinstance(part, Run):
@@ -170,16 +182,6 @@ class Chunks(Sequence[Chunk]):
 
     def __bool__(self) -> bool:
         return bool(self.parts)
-
-    @overload
-    def __getitem__(self, place: int) -> Chunk: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[Chunk]: ...
-    def __getitem__(self, place: int | slice) -> Chunk | list[Chunk]:
-        return self._chunks()[place]
-
-    def __iter__(self) -> Iterator[Chunk]:
-        return iter(self._chunks())
 
 
 def parts_of(chunks: Sequence[Chunk]) -> Sequence[Run | Chunk]:

@@ -187,7 +187,7 @@ class EventStream:
 
 
 def _event(raw: bytes) -> bytes:
-    return b"data: %b\n\n" % raw
+    return _BEGIN + raw + _END
 
 
 def _usage_so_far(exchange: Exchange) -> dict[str, Any]:
