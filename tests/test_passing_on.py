@@ -17,8 +17,7 @@ from gw.stream import Outlet, Stream
 from gw.upstream.connection import READ
 from gw.upstream.exchange import Exchange
 from tests.fakes import FakeBody, chat_request, chunks
-from tests.test_server_start import PATIENCE, run, serving
-from tests.test_server_streams import GET, Pieces, streaming
+from tests.serving import GET, PATIENCE, Pieces, run, serving, streaming
 from tests.test_translate import lines, setting
 from tests.test_upstream_holder import exchange_in_memory
 from tests.test_upstream_provider import CHUNKED

@@ -18,7 +18,7 @@ from gw.errors import GatewayError, NotFound, Unavailable
 from gw.message import Request
 from gw.server import Reply
 from gw.server.response import _NAMES, _lines, http_date, reply_head
-from tests.test_server_start import BOTH, Client, Http, mirror, run, serving, whole
+from tests.serving import BOTH, Client, Http, mirror, run, serving, whole
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 

@@ -26,7 +26,7 @@ from gw.server import Limits, Reply
 from gw.server.connection import Connection
 from gw.server.head import Head, PlainHeads, any_head, plain_head
 from gw.server.state import State
-from tests.test_server_start import BOTH, Http
+from tests.serving import BOTH, Http
 
 EXAMPLES = int(os.environ.get("GW_FUZZ_EXAMPLES", "300"))
 LIMITS = Limits()

@@ -10,7 +10,7 @@ import pytest
 from gw.errors import GatewayError
 from gw.message import Request
 from gw.server import Limits, Reply, Server
-from tests.test_server_start import BOTH, PATIENCE, Client, Http, Running, mirror, run, serving, whole
+from tests.serving import BOTH, PATIENCE, Client, Http, Running, mirror, run, serving, whole
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 HURRY = Limits(head_timeout=0.15, body_timeout=0.15, min_rate=1_000_000, linger_timeout=0.1)

@@ -10,7 +10,7 @@ import pytest
 
 from gw.message import Request
 from gw.server import Limits, Reply
-from tests.test_server_start import BOTH, Http, mirror, run, serving, whole
+from tests.serving import BOTH, Http, mirror, run, serving, whole
 
 HOST = b"Host: gw\r\n"
 POST = b"POST /v1 HTTP/1.1\r\n" + HOST

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -13,42 +13,11 @@ import pytest
 
 from gw.errors import UpstreamProtocolError
 from gw.message import Request
-from gw.server import AppHandler, Limits, Reply
+from gw.server import Limits, Reply
 from gw.server.halfclose import watch
-from tests.test_server_start import BOTH, PATIENCE, Client, Http, Running, run, serving
+from tests.serving import BOTH, GET, PATIENCE, Client, Http, Pieces, Running, run, serving, streaming
 
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 OLD = b"GET / HTTP/1.0\r\n\r\n"
-
-
-class Pieces:
-    """A stream of pieces, then its end: complete, an error, or never. It counts what is done to it."""
-
-    def __init__(self, pieces: Sequence[bytes] = (), error: Exception | None = None, *, endless: bool = False) -> None:
-        self.pieces = list(pieces)
-        self.error = error
-        self.endless = endless
-        self.reads = 0
-        self.closed = 0
-        self.cancelled = 0
-
-    async def read(self) -> bytes:
-        self.reads += 1
-        if self.pieces:
-            return self.pieces.pop(0)
-        if self.error is not None:
-            raise self.error
-        if self.endless:
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                self.cancelled += 1
-                raise
-        return b""
-
-    async def aclose(self) -> None:
-        await asyncio.sleep(0)
-        self.closed += 1
 
 
 class Flood(Pieces):
@@ -57,13 +26,6 @@ class Flood(Pieces):
     async def read(self) -> bytes:
         self.reads += 1
         return b"x" * 16_384
-
-
-def streaming(stream: Pieces, headers: Sequence[tuple[str, str]] = ()) -> AppHandler:
-    async def handler(request: Request) -> Reply:
-        return Reply(200, headers, stream)
-
-    return handler
 
 
 @pytest.mark.parametrize("http", BOTH)
