@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,7 +14,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gw.errors import NotFound
@@ -24,15 +23,11 @@ from gw.server import Limits, Reply
 from gw.server.connection import Connection
 from gw.server.state import State
 from tests.attack_world import chat, get, post
-from tests.test_attack_desync import ROWS as SEQUENCES
-from tests.test_attack_framing import RIGHT
-from tests.test_attack_framing import ROWS as BROKEN
-from tests.test_server_fast_path import PIECES, SEEDS, Transport
+from tests.desync_sequences import ROWS as SEQUENCES
+from tests.framing_requests import RIGHT
+from tests.framing_requests import ROWS as BROKEN
+from tests.mutated_requests import FUZZ, PIECES, SEEDS, Transport
 
-EXAMPLES = int(os.environ.get("GW_FUZZ_EXAMPLES", "300"))
-FUZZ = settings(
-    max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
 LIMITS = Limits(max_head=4096, max_fields=40, max_target=1024, max_body=4096, max_chunks=40)
 
 

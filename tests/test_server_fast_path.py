@@ -1,83 +1,24 @@
-"""The matcher for plain heads agrees with h11, and no mutation of a request gets a 500, a second answer or silence.
+"""The matcher for plain heads agrees with h11, whatever is mutated, and with itself when it remembers a head.
 
 `GW_FUZZ_EXAMPLES` sets how many examples each property is tried with; the default takes a few seconds.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
-import re
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import pairwise
-from typing import Any
 
 import h11
-import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gw.errors import InvalidRequest
-from gw.message import Headers, Request
-from gw.server import Limits, Reply
-from gw.server.connection import Connection
+from gw.message import Headers
+from gw.server import Limits
 from gw.server.head import Head, PlainHeads, any_head, plain_head
-from gw.server.state import State
-from tests.serving import BOTH, Http
+from tests.mutated_requests import FUZZ, HEADS, SDK, Mutation, mutate, mutations
 
-EXAMPLES = int(os.environ.get("GW_FUZZ_EXAMPLES", "300"))
 LIMITS = Limits()
-FUZZ = settings(
-    max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
-
-SDK = (
-    b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:3456\r\nAccept-Encoding: gzip, deflate\r\n"
-    b"Connection: keep-alive\r\nAccept: application/json\r\nContent-Type: application/json\r\n"
-    b"User-Agent: OpenAI/Python 2.8.0\r\nX-Stainless-Lang: python\r\nAuthorization: Bearer sk-x\r\n"
-    b"X-Request-ID: abc-1\r\nContent-Length: 4\r\n\r\n"
-)
-HEADS = (
-    SDK,
-    b"GET /health HTTP/1.1\r\nHost: gw\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n\r\n",
-    b"GET /v1/models?limit=2&after=x HTTP/1.1\r\nhost: gw.example:80\r\nX-Y: \r\nCookie: a=b; c=d \r\n\r\n",
-    b"POST / HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 04\r\nConnection: Keep-Alive\r\nX_Y: z\r\n\r\n",
-)
-PIECES = (
-    b"\r", b"\n", b"\r\n", b" ", b"\t", b":", b"\0", b"\x7f", b"\x80", b"_", b"%", b"%41", b"#", b"?", b"*", b"//",
-    b"0", b",", b"+", b"A", b"HTTP/1.0", b"HTTP/2.0", b"HEAD", b"OPTIONS", b"http://gw", b"\r\n ",
-    b"\r\nHost: gw", b"\r\nContent-Length: 4", b"\r\nContent-Length: 5", b"\r\nTransfer-Encoding: chunked",
-    b"\r\nTransfer-Encoding: gzip", b"\r\nExpect: 100-continue", b"\r\nConnection: close",
-    b"\r\nUpgrade: h2c", b"\r\nConnection: keep-alive", b"\r\nContent-Encoding: gzip", b"\r\nContent-Length : 4",
-    b"\r\nX:", b"\r\nx-y: \xe9\t ", b"; ",
-)  # fmt: skip
-
-Mutation = tuple[int, int, bytes]
-mutations: st.SearchStrategy[list[Mutation]] = st.lists(
-    st.tuples(st.integers(0, 10_000), st.integers(0, 3), st.sampled_from(PIECES) | st.binary(min_size=1, max_size=3)),
-    max_size=4,
-)
-
-
-def mutate(data: bytes, changes: Sequence[Mutation]) -> bytes:
-    """Insert, overwrite, delete or double something at some places."""
-    for where, kind, piece in changes:
-        at = where % (len(data) + 1)
-        if kind == 0:
-            data = data[:at] + piece + data[at:]
-        elif kind == 1:
-            data = data[:at] + piece + data[at + len(piece) :]
-        elif kind == 2:
-            data = data[:at] + data[at + len(piece) :]
-        else:  # at the end of a line, where a field would stand
-            line = data.find(b"\r\n", at)
-            data = data[:line] + piece + data[line:] if line >= 0 else data + piece
-    return data
-
-
 REMEMBERING = PlainHeads(LIMITS)
 
 
@@ -202,196 +143,6 @@ def test_a_head_with_another_length_is_read_from_memory_with_that_length() -> No
 @pytest.mark.parametrize("head", HEADS[:2])
 def test_heads_of_the_usual_clients_take_the_fast_path(head: bytes) -> None:
     assert plain_head(head, LIMITS) is not None
-
-
-# --- the protocol object with a transport of our own ----------------------------------------------------------------
-
-
-class Transport(asyncio.Transport):
-    """Keeps what is written, in memory."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.is_paused = False
-        self.has_ended = False
-        self.is_closed = False
-
-    def write(self, data: Any) -> None:
-        assert not self.has_ended, "bytes behind the end"
-        if not self.is_closed:
-            self.written += data
-
-    def write_eof(self) -> None:
-        self.has_ended = True
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
-
-    def pause_reading(self) -> None:
-        self.is_paused = True
-
-    def resume_reading(self) -> None:
-        self.is_paused = False
-
-    def close(self) -> None:
-        self.is_closed = True
-
-    abort = close
-
-    def is_closing(self) -> bool:
-        return self.is_closed
-
-
-async def echo(request: Request) -> Reply:
-    assert request.body is not None
-    body = await request.body.read()
-    return Reply(200, [], b"%b %b %b" % (request.method.encode(), request.path.encode(), body))
-
-
-async def turns(condition: Callable[[], bool]) -> None:
-    """Let the loop turn until something has come about, or so often that it never will."""
-    for _ in range(60):
-        if condition():
-            return
-        await asyncio.sleep(0)
-
-
-async def converse(pieces: Sequence[bytes], http: Http) -> bytes:
-    """All that a server writes to a client that sends these pieces and then ends its sending."""
-    state = State(echo, Limits(), matches_plain=http == "auto", refused=None)
-    connection, transport = Connection(state), Transport()
-    connection.connection_made(transport)
-    for piece in pieces:
-        await turns(lambda: not transport.is_paused or transport.is_closed)
-        assert not transport.is_paused or transport.is_closed, "paused for ever"
-        if not transport.is_closed:
-            connection.data_received(piece)
-    await turns(lambda: connection.task is None)
-    if not transport.is_closed and not connection.eof_received():
-        transport.close()
-    await turns(lambda: connection.task is None)
-    assert connection.task is None, "no answer"
-    assert state.in_flight == 0
-    assert transport.is_closed or transport.has_ended, "left open"
-    connection.connection_lost(None)
-    assert not state.connections
-    return transport.written
-
-
-_ANSWER = re.compile(rb"HTTP/1\.1 (\d+) [^\r]*\r\n((?:[^\r\n]+\r\n)*)\r\n")
-_VARYING = re.compile(rb"(Date|X-Request-ID): [^\r]*\r\n")
-
-
-def answers(written: bytes) -> list[tuple[int, bytes, bytes]]:
-    """What was written, read strictly: (status, fields, body), without interim answers."""
-    found: list[tuple[int, bytes, bytes]] = []
-    is_last = False
-    while written:
-        match = _ANSWER.match(written)
-        assert match is not None, f"not an answer: {written[:80]!r}"
-        status, fields = int(match[1]), match[2]
-        written = written[match.end() :]
-        if status == 100:
-            continue
-        assert not is_last, "an answer behind the last one"
-        is_last = b"Connection: close" in fields
-        length = re.search(rb"Content-Length: (\d+)", fields)
-        assert length is not None
-        size = int(length[1])
-        body, written = (b"", written) if written[:5] == b"HTTP/" or not written else (written[:size], written[size:])
-        assert len(body) in (0, size)  # none for HEAD
-        if status >= 400 and body:  # which of two faults is seen first may depend on the cut, their code does not
-            fields, body = fields.replace(length[0], b""), orjson.loads(body)["error"]["code"].encode()
-        found.append((status, _VARYING.sub(b"", fields), body))
-    return found
-
-
-SEEDS = (
-    SDK + b"body",
-    HEADS[1],
-    HEADS[2],
-    b"POST /c HTTP/1.1\r\nHost: gw\r\nTransfer-Encoding: chunked\r\n\r\n4;x=y\r\nbody\r\n1\r\n!\r\n0\r\nT: u\r\n\r\n",
-    b"POST /e HTTP/1.1\r\nHost: gw\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\nbody",
-    b"HEAD /h HTTP/1.1\r\nHost: gw\r\n\r\n",
-    b"OPTIONS * HTTP/1.1\r\nHost: gw\r\nConnection: TE\r\n\r\n",
-    b"GET http://gw/a HTTP/1.1\r\nHost: gw\r\nUpgrade: h2c\r\n\r\n",
-    b"GET /o HTTP/1.0\r\n\r\n",
-)
-conversations = st.lists(st.tuples(st.sampled_from(SEEDS), mutations), min_size=1, max_size=3).map(
-    lambda parts: b"".join(mutate(seed, changes) for seed, changes in parts)
-)
-
-
-@pytest.mark.parametrize("http", BOTH)
-def test_mutated_requests_get_no_500_no_silence_and_nothing_behind_the_last_answer(
-    http: Http, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.ERROR, "gw.server")
-    with asyncio.Runner() as runner:
-
-        @FUZZ
-        @given(conversations, st.lists(st.integers(0, 10_000), max_size=6))
-        def holds(data: bytes, cuts: list[int]) -> None:
-            wanted = answers(runner.run(converse([data], http)))
-            for status, _, _ in wanted:
-                assert status != 500
-                assert status < 500 or status in (501, 505)
-            places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-            pieces = [data[start:end] for start, end in pairwise(places)]
-            assert answers(runner.run(converse(pieces, http))) == wanted, "another answer when cut otherwise"
-
-        holds()
-    assert caplog.records == []
-
-
-@settings(FUZZ, max_examples=max(20, EXAMPLES // 10))
-@given(conversations)
-def test_both_modes_answer_the_same_byte_by_byte(data: bytes) -> None:
-    async def main() -> None:
-        pieces = [data[at : at + 1] for at in range(len(data))]
-        wanted = answers(await converse([data], "auto"))
-        for http in BOTH:
-            assert answers(await converse(pieces, http)) == wanted
-
-    asyncio.run(main())
-
-
-def test_a_request_whose_client_is_gone_at_once_still_reaches_the_handler_and_is_cancelled_there() -> None:
-    seen: list[str] = []
-
-    async def handler(request: Request) -> Reply:
-        seen.append(request.path)
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            seen.append("cancelled")
-            raise
-        raise AssertionError
-
-    async def main() -> None:
-        state = State(handler, Limits(), matches_plain=True, refused=None)
-        connection = Connection(state)
-        connection.connection_made(Transport())
-        connection.data_received(HEADS[1])
-        connection.connection_lost(None)
-        await turns(lambda: connection.task is None)
-        assert state.in_flight == 0
-
-    asyncio.run(main())
-    assert seen == ["/health", "cancelled"]
-
-
-def test_every_seed_is_answered_as_it_is() -> None:
-    for seed in SEEDS:
-        for http in BOTH:
-            found = answers(asyncio.run(converse([seed], http)))
-            assert [status for status, _, _ in found] == [200], seed
 
 
 def test_random_bytes_in_a_head_are_never_more_than_an_invalid_request() -> None:
