@@ -12,7 +12,7 @@ import pytest
 from gw.message_checks import MAX_MESSAGES, MAX_PARTS
 from gw.server import Limits
 from tests.attack_world import World, chat, post, world
-from tests.test_schema import WRONG
+from tests.chat_bodies import WRONG
 
 MAX_BODY = 4_000_000
 HI = b'"messages":[{"role":"user","content":"Hi"}]'

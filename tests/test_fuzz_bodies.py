@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from gw import chat_checks
 from gw.errors import InvalidRequest
 from gw.schema import decode_chat
+from tests.chat_bodies import RIGHT
 from tests.running import running
-from tests.test_schema import RIGHT
 
 EXAMPLES = int(os.environ.get("GW_FUZZ_EXAMPLES", "40"))
 FUZZ = settings(
