@@ -13,7 +13,7 @@ from gw.errors import Unavailable
 from gw.places import Places
 from gw.shared import ForkShared
 from gw.shared_health import SharedHealth
-from tests.test_shared import fork, join
+from tests.forking import fork, join
 
 
 def backend_of(shared: ForkShared) -> tuple[Backend, Places]:

@@ -13,7 +13,7 @@ from gw.backend import PROBING, Backend, Health
 from gw.shared import ForkShared, LocalShared
 from gw.shared_health import SharedHealth
 from tests.fakes import FakeClock
-from tests.test_shared import fork, join
+from tests.forking import fork, join
 
 KINDS = pytest.mark.parametrize(
     "made",

@@ -14,7 +14,7 @@ from gw.metrics import Metrics
 from gw.series import MAX_SERIES, Family
 from gw.shared import ForkShared, Shared
 from tests.exchanges import exchange
-from tests.test_shared import fork, join
+from tests.forking import fork, join
 from tests.test_workers import Process, _children, chat, gateway
 
 
