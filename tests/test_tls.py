@@ -19,7 +19,7 @@ from gw.errors import ConfigError
 from gw.transports import Transports
 from gw.upstream.tls import Contexts
 from tests.running import Running, running, settings
-from tests.test_upstream_tls import Authority, TLSProvider
+from tests.tls_world import Authority, TLSProvider
 
 CHAT = json.dumps({"model": "echo", "messages": [{"role": "user", "content": "Hi"}]})
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gw.upstream.body import Chunked, Inflate, Sized
 from gw.upstream.head import Malformed, match_head
-from tests.test_upstream_head import EXAMPLES, ODD
+from tests.odd_heads import EXAMPLES, ODD
 
 
 def in_pieces(data: bytes, cuts: list[int]) -> list[bytes]:

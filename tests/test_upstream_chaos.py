@@ -9,7 +9,8 @@ from collections import Counter
 from gw.backend import Timeouts
 from gw.errors import UpstreamError
 from gw.upstream import HTTPTransport
-from tests.test_upstream_provider import CHUNKED, Peer, Provider, Run, Script, run, whole, wire
+from tests.event_loops import Run, run
+from tests.scripted_provider import CHUNKED, Peer, Provider, Script, whole, wire
 
 __all__ = ["run"]
 SHORT = Timeouts(first_content=0.02, total=0.02)

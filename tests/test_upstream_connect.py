@@ -9,8 +9,9 @@ import pytest
 
 from gw.errors import UpstreamConnectionError
 from gw.upstream import HTTPTransport
-from tests.test_upstream_provider import OK, Run, run, whole
-from tests.test_upstream_tls import ask
+from tests.event_loops import Run, run
+from tests.scripted_provider import OK, whole
+from tests.tls_world import ask
 
 __all__ = ["run"]
 

@@ -11,15 +11,14 @@ import pytest
 
 from gw.errors import UpstreamConnectionError, UpstreamError, UpstreamProtocolError
 from gw.upstream import HTTPTransport
-from tests.test_upstream_provider import (
+from tests.event_loops import Run, run
+from tests.scripted_provider import (
     CHUNKED,
     OK,
     SOON,
     Peer,
     Provider,
-    Run,
     Script,
-    run,
     says,
     says_and_closes,
     says_and_hangs,

@@ -7,9 +7,10 @@ import pytest
 from gw.backend import Timeouts
 from gw.errors import UpstreamTimeout
 from gw.upstream import HTTPXTransport
+from tests.deadlines import runs_out, timed
+from tests.event_loops import Run, run
 from tests.fakes import FakeClock
-from tests.test_upstream_provider import OK, Run, run, says_and_hangs, scene, wire
-from tests.test_upstream_timeouts import runs_out, timed
+from tests.scripted_provider import OK, says_and_hangs, scene, wire
 
 __all__ = ["run"]
 

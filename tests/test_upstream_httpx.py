@@ -15,15 +15,15 @@ from gw.adapter import WireResponse
 from gw.backend import Timeouts
 from gw.errors import UpstreamConnectionError, UpstreamError, UpstreamProtocolError, UpstreamTimeout
 from gw.upstream import HTTPXTransport
-from tests.test_upstream_pool import SECOND
-from tests.test_upstream_provider import (
+from tests.deadlines import timed
+from tests.event_loops import Run, run
+from tests.scripted_provider import (
     CHUNKED,
     OK,
+    SECOND,
     Provider,
-    Run,
     Script,
     gone,
-    run,
     says,
     says_and_closes,
     says_and_hangs,
@@ -31,8 +31,7 @@ from tests.test_upstream_provider import (
     whole,
     wire,
 )
-from tests.test_upstream_timeouts import timed
-from tests.test_upstream_tls import Authority, TLSProvider, ask, authority, tls_scene
+from tests.tls_world import Authority, TLSProvider, ask, authority, tls_scene
 
 __all__ = ["authority", "run"]
 

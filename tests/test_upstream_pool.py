@@ -9,16 +9,16 @@ import pytest
 
 from gw.errors import UpstreamConnectionError
 from gw.upstream import HTTPTransport
+from tests.event_loops import Run, run
 from tests.fakes import FakeClock
-from tests.test_upstream_provider import (
+from tests.scripted_provider import (
     CHUNKED,
     OK,
+    SECOND,
     Peer,
     Provider,
-    Run,
     Script,
     gone,
-    run,
     says,
     says_and_closes,
     says_and_resets,
@@ -28,7 +28,6 @@ from tests.test_upstream_provider import (
 )
 
 __all__ = ["run"]
-SECOND = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
 
 
 def test_one_connection_serves_one_request_after_another(run: Run) -> None:

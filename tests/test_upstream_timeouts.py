@@ -4,63 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
-from collections.abc import Callable, Coroutine
 
 import pytest
 
 from gw.backend import Timeouts
 from gw.errors import UpstreamTimeout
+from tests.deadlines import runs_out, timed
+from tests.event_loops import Run, run
 from tests.fakes import FakeClock
-from tests.test_upstream_provider import (
-    CHUNKED,
-    OK,
-    SOON,
-    Peer,
-    Run,
-    Script,
-    gone,
-    run,
-    says,
-    says_and_hangs,
-    scene,
-    whole,
-    wire,
-)
+from tests.scripted_provider import CHUNKED, OK, Peer, Script, gone, says, says_and_hangs, scene, whole, wire
 
 __all__ = ["run"]
 LIMITS = Timeouts(connect=100, first_content=150, idle=200, total=250)  # of a clock that goes when it is told to
-LATE = 15.0  # seconds that a deadline of the machine's clock may be noticed late; every other deadline is further off
-
-
-async def timed(ask: Callable[[], object], seconds: float) -> str:
-    """Run into a deadline of so many seconds of the machine's clock; returns what it said."""
-    started = time.monotonic()
-    with pytest.raises(UpstreamTimeout) as failure:
-        await ask()  # type: ignore[misc]
-    took = time.monotonic() - started
-    assert seconds - 0.01 <= took <= seconds + LATE
-    assert failure.value.status == 504
-    return failure.value.message
-
-
-async def runs_out(
-    work: Coroutine[object, object, object], is_waiting: asyncio.Event, clock: FakeClock, at: float
-) -> str:
-    """Have the work run into the deadline at this time of the clock, and not before; returns what it said."""
-    task = asyncio.create_task(work)
-    async with asyncio.timeout(SOON):
-        await is_waiting.wait()
-    clock.now = at - 0.001
-    for _ in range(2):
-        await clock.looked_at()
-    assert not task.done()
-    clock.now = at
-    with pytest.raises(UpstreamTimeout) as failure:
-        async with asyncio.timeout(SOON):
-            await task
-    assert failure.value.status == 504
-    return failure.value.message
 
 
 def drips(*pieces: bytes, piece: bytes = b"1\r\n:\r\n") -> Script:

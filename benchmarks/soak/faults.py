@@ -16,7 +16,7 @@ from benchmarks.soak.figure import Figure, below, count, equal, percentile, yes
 from benchmarks.soak.lab import PROVIDER_KEY, Lab, table
 from benchmarks.soak.load import beside, closed
 from gw.adapters.faulty.acts import ACTS
-from tests.test_upstream_tls import Authority
+from tests.tls_world import Authority
 
 QUICK = {"connect": 0.5, "first_content": 0.6, "idle": 0.6, "total": 1.5}  # seconds
 DEADLINE = 3.0  # seconds: no fault may take longer, with those
