@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_reload_signals import ECHO, Watched, get
-from tests.test_workers import gateway
+from tests.processes import ECHO, Watched, gateway, get
 
 OPEN, QUEUED = 60, 20
 LONG = 20.0  # seconds: far more than is waited for here, and less than the grace where the file names none

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import Asked, chunk, sse
+from tests.processes import ECHO, Watched, gateway, get
 from tests.running import running
-from tests.test_reload_signals import ECHO, Watched, get
-from tests.test_workers import gateway
 
 STREAMS = 100  # each costs megabytes in the kernel's own buffers on loopback, and the time to fill them
 MOST = 512 * 1024  # bytes: some reads of 32 KB, as they came and as they are sent, and what a process first grows by

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import os
 import re
@@ -20,46 +19,9 @@ from typing import Any
 
 import pytest
 
-from tests.test_workers import HI, Process, _children, gateway
+from tests.processes import ECHO, Watched, children_of, gateway, get
 
 RELOADS = 20
-ECHO = {**HI, "model": "echo"}
-
-
-class Watched:
-    """A running gateway whose output is read, as a terminal or a journal would read it."""
-
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.lines: list[str] = []
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        assert self.process.popen.stdout is not None
-        for line in self.process.popen.stdout:
-            with self._changed:
-                self.lines.append(line.decode().rstrip())
-                self._changed.notify_all()
-
-    def count(self, pattern: str) -> int:
-        return sum(re.search(pattern, line) is not None for line in list(self.lines))
-
-    def wait_for(self, pattern: str, count: int = 1) -> None:
-        with self._changed:
-            assert self._changed.wait_for(lambda: self.count(pattern) >= count, 100), "\n".join(self.lines)
-
-    def reload(self) -> None:
-        """SIGHUP, and wait until it has been obeyed or refused."""
-        before = self.count("gw.reload: reload")
-        self.process.popen.send_signal(signal.SIGHUP)
-        self.wait_for("gw.reload: reload", before + 1)
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        status = self.process.stop(number)
-        self._thread.join(60)
-        return status
 
 
 @contextmanager
@@ -75,17 +37,6 @@ def write(folder: Path, text: str) -> None:
 
 def limit(number: int) -> str:
     return f"[middleware.rate_limit]\nmax = {number}\n"
-
-
-def get(url: str, path: str, body: object = None, **headers: str) -> http.client.HTTPResponse:
-    """One request on a connection of its own; the answer, read."""
-    connection = http.client.HTTPConnection("127.0.0.1", int(url.rpartition(":")[2]), timeout=60)
-    given = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request("GET" if body is None else "POST", path, None if body is None else json.dumps(body), given)
-    answer = connection.getresponse()
-    answer.text = answer.read().decode()  # type: ignore[attr-defined]
-    connection.close()
-    return answer
 
 
 def limits(url: str, count: int = 12) -> set[str | None]:
@@ -248,14 +199,14 @@ def test_a_worker_that_is_replaced_later_has_the_new_configuration(tmp_path: Pat
         write(tmp_path, limit(71))
         gw.reload()
         supervisor = gw.process.popen.pid
-        before = _children(supervisor)
+        before = children_of(supervisor)
         os.kill(supervisor, signal.SIGSTOP)  # so that it hears of both deaths and of the ends of both lines at once
         for child in before:
             os.kill(child, signal.SIGKILL)
         os.kill(supervisor, signal.SIGCONT)
         gw.wait_for("it is replaced", 2)
         assert limits(gw.process.url) == {"71"}
-        assert not set(before) & set(_children(gw.process.popen.pid))
+        assert not set(before) & set(children_of(gw.process.popen.pid))
         write(tmp_path, limit(72))
         gw.reload()
         assert limits(gw.process.url) == {"72"}

@@ -23,8 +23,8 @@ from gw.shared_signatures import SharedSignatures
 from gw.signature_file import CannotKeep, SignatureFile
 from gw.signatures import Row
 from tests.fakes import Asked, FakeClock, answers
+from tests.processes import gateway
 from tests.running import running, settings
-from tests.test_workers import gateway
 
 BLOCKS = [{"type": "thinking", "thinking": "Hm.", "signature": "S"}]
 

@@ -15,7 +15,7 @@ from gw.series import MAX_SERIES, Family
 from gw.shared import ForkShared, Shared
 from tests.exchanges import exchange
 from tests.forking import fork, join
-from tests.test_workers import Process, _children, chat, gateway
+from tests.processes import Process, chat, children_of, gateway
 
 
 def figure(metrics: Metrics, name: str, **labels: str) -> Any:
@@ -204,10 +204,10 @@ def test_the_page_of_either_process_is_exact_even_after_one_was_killed(tmp_path:
     with gateway(tmp_path, "--port", "0", "--workers", "2", RATE_LIMIT_ENABLED="false") as process:
         _ask(process, 40)
         assert _counted(process) == {40}
-        killed, _ = _children(process.popen.pid)
+        killed, _ = children_of(process.popen.pid)
         os.kill(killed, signal.SIGKILL)
         deadline = time.monotonic() + 60
-        while len(set(_children(process.popen.pid)) - {killed}) < 2 and time.monotonic() < deadline:
+        while len(set(children_of(process.popen.pid)) - {killed}) < 2 and time.monotonic() < deadline:
             os.sched_yield()
         _ask(process, 10)
         assert _counted(process) == {50}

@@ -8,72 +8,21 @@ import re
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-HI = {"messages": [{"role": "user", "content": "Hi"}]}
-
-
-class Process:
-    """A running `python -m gw`; `url` once it listens."""
-
-    def __init__(self, folder: Path, *arguments: str, **environ: str) -> None:
-        clean = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV")}
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "gw", *arguments],
-            cwd=folder,
-            env=clean | environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        self.block: list[str] = []
-        assert self.popen.stdout is not None
-        os.set_blocking(self.popen.stdout.fileno(), True)
-        while line := self.popen.stdout.readline().decode():
-            self.block.append(line.rstrip())
-            if line.strip().startswith("echo:") or "echo:" in line:
-                break
-        found = re.search(r"http://127\.0\.0\.1:\d+", self.text)
-        self.url = found[0] if found else ""
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.block)
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        self.popen.send_signal(number)
-        return self.popen.wait(60)
-
-
-@contextmanager
-def gateway(folder: Path, *arguments: str, **environ: str) -> Iterator[Process]:
-    process = Process(folder, *arguments, **environ)
-    try:
-        yield process
-    finally:
-        if process.popen.poll() is None:
-            process.popen.kill()
-        process.popen.wait(60)
-        assert process.popen.stdout is not None
-        process.popen.stdout.close()
+from tests.processes import HI, chat, children_of, gateway
 
 
 @pytest.fixture(name="http")
 def _http() -> Iterator[httpx.Client]:
     with httpx.Client(trust_env=False, timeout=30) as client:
         yield client
-
-
-def chat(http: httpx.Client, url: str) -> httpx.Response:
-    return http.post(f"{url}/v1/chat/completions", json=HI)
 
 
 def test_with_nothing_configured_it_starts_says_so_and_answers(tmp_path: Path, http: httpx.Client) -> None:
@@ -111,16 +60,16 @@ def test_limits_are_exact_across_workers(tmp_path: Path) -> None:
 
 def test_a_killed_worker_is_replaced_and_nobody_is_refused(tmp_path: Path) -> None:
     with gateway(tmp_path, "--port", "0", "--workers", "2") as process:
-        children = _children(process.popen.pid)
+        children = children_of(process.popen.pid)
         assert len(children) == 2
         os.kill(children[0], signal.SIGKILL)
         for _ in range(20):
             with httpx.Client(trust_env=False, timeout=30) as fresh:
                 assert fresh.get(f"{process.url}/health/live").status_code == 200
         deadline = time.monotonic() + 60
-        while len(_children(process.popen.pid)) < 2 and time.monotonic() < deadline:
+        while len(children_of(process.popen.pid)) < 2 and time.monotonic() < deadline:
             os.sched_yield()
-        assert len(_children(process.popen.pid)) == 2
+        assert len(children_of(process.popen.pid)) == 2
         assert process.stop() == 0
 
 
@@ -157,11 +106,6 @@ def test_while_it_drains_new_connections_are_refused_at_once(tmp_path: Path) -> 
 
 def _in_flight(http: httpx.Client, url: str) -> int:
     return int(http.get(f"{url}/health").json()["backends"]["slow"]["in_flight"])
-
-
-def _children(pid: int) -> list[int]:
-    listed = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, check=False)
-    return [int(entry) for entry in listed.stdout.split()]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
