@@ -23,7 +23,7 @@ from gw.message import Attempt, Candidate
 from gw.secret import Secret
 from gw.stream import Stream, begun
 from tests.fakes import Asked, LoopbackProvider, chat_request, fake_backend
-from tests.test_claude_cli_real import PROGRAM, Anthropic, event, last_text, says
+from tests.real_claude import PROGRAM, Anthropic, event, last_text, says
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="the claude_agent_sdk wheel is not installed")
 

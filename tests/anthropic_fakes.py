@@ -1,4 +1,4 @@
-"""What the tests of Claude's adapters share: a request with its candidate, a codec, a stream written by hand."""
+"""What the tests of Claude's adapters share: a request, a codec, a stream written by hand, what a body means."""
 
 from __future__ import annotations
 
@@ -128,3 +128,45 @@ def message_of(content: list[dict[str, Any]], stop_reason: str = "end_turn", **f
 def whole(codec: AnthropicCodec, content: list[dict[str, Any]], stop_reason: str = "end_turn", **fields: Any) -> Any:
     """The one choice that a client gets of a whole answer."""
     return codec.complete(message_of(content, stop_reason, **fields)).peek()["choices"][0]
+
+
+def meaning(body: dict[str, Any]) -> dict[str, Any]:
+    """A Messages request without what clients add of their own: roles, texts, tools, their choice, stop."""
+    ids: dict[str, int] = {}
+    turns = []
+    for turn in body["messages"]:
+        content = turn["content"]
+        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        turns.append((turn["role"], [_meaning_of_block(block, ids) for block in blocks]))
+    system = body.get("system") or []
+    return {
+        "system": system if isinstance(system, str) else "\n\n".join(block["text"] for block in system),
+        "turns": turns,
+        "tools": {tool["name"]: _fields(tool["input_schema"]) for tool in body.get("tools") or []},
+        "choice": _choice(body),
+        "stop": body.get("stop_sequences") or [],
+        "stream": bool(body.get("stream")),
+    }
+
+
+def _meaning_of_block(block: dict[str, Any], ids: dict[str, int]) -> Any:
+    kind = block["type"]
+    if kind == "text":
+        return kind, block["text"]
+    if kind == "tool_use":
+        return kind, ids.setdefault(block["id"], len(ids)), block["name"], block["input"]
+    if kind == "tool_result":
+        content = block.get("content") or []
+        parts = content if isinstance(content, str) else [_meaning_of_block(part, ids) for part in content]
+        text = parts if isinstance(parts, str) else "".join(part[1] for part in parts)
+        return kind, ids.setdefault(block["tool_use_id"], len(ids)), text
+    return kind, block.get("source")
+
+
+def _fields(schema: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.get("type") for name, value in (schema.get("properties") or {}).items()}
+
+
+def _choice(body: dict[str, Any]) -> tuple[str, str | None]:
+    choice = body.get("tool_choice") or {"type": "auto"}
+    return choice["type"], choice.get("name")

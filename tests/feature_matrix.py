@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from gw.errors import InvalidRequest
+from tests.codecs import ADAPTERS, codec_of
+from tests.conversations import PIXEL, TOOLS
 from tests.recordings import Case, cases
-from tests.test_dialects import ADAPTERS, PIXEL, TOOLS, codec_of
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- providers: begin -->\n", "<!-- providers: end -->\n"

@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from gw.adapter import Adapter, Codec
-from gw.adapters.anthropic import Anthropic
 from gw.adapters.gemini import Gemini
 from gw.adapters.ollama import Ollama
 from gw.adapters.openai import OpenAI
-from gw.adapters.openrouter import OpenRouter
 from gw.adapters.vertex_anthropic import VertexAnthropic
-from gw.adapters.vertex_gemini import VertexGemini
-from gw.backend import Backend
 from gw.errors import GatewayError, UpstreamError, UpstreamProtocolError
-from gw.message import Candidate, Headers
+from gw.message import Headers
 from gw.remote_media import Fetch
-from gw.secret import Secret
+from tests.codecs import ADAPTERS, KEY, codec_of
+from tests.conversations import SCENES
 from tests.fakes import chat_request
 
-ADAPTERS: dict[str, Callable[[], Adapter]] = {
-    "openai": OpenAI,
-    "groq": lambda: OpenAI(base_url="https://api.groq.com/openai/v1"),
-    "mistral": lambda: OpenAI(base_url="https://api.mistral.ai/v1"),
-    "deepseek": lambda: OpenAI(base_url="https://api.deepseek.com"),
-    "openrouter": OpenRouter,
-    "anthropic": Anthropic,
-    "vertex-anthropic": lambda: VertexAnthropic(project="p", token_env="GW_TEST_NO_TOKEN"),
-    "gemini": Gemini,
-    "vertex-gemini": lambda: VertexGemini(project="p", token_env="GW_TEST_NO_TOKEN"),
-    "ollama": Ollama,
-}
-MODELS = {
-    "anthropic": "claude-sonnet-4-5",
-    "vertex-anthropic": "claude-sonnet-4-5",
-    "gemini": "gemini-2.5-flash",
-    "vertex-gemini": "gemini-2.5-flash",
-}
-KEY = "canary-5d41402abc4b2a76b9719d911017c592"  # has no prefix by which a key is known
 PAGE = b"<html><head><title>502</title><style>x{}</style></head><body><h1>Bad gateway</h1> " + KEY.encode()
 GARBAGE = {
     "a web page": PAGE + b"</body></html>",
@@ -55,13 +31,6 @@ GARBAGE = {
     "half a JSON object": b'{"choices": [{"message": {"content": "Hi',
     "five megabytes": PAGE + b"x" * 5_000_000,
 }
-
-
-def codec_of(name: str, chat: dict[str, Any] | None = None) -> Codec:
-    request = chat_request({"model": "asked-for"} | (chat or {}))
-    backend = Backend(name=name, kind=name)
-    candidate = Candidate(backend, MODELS.get(name, "some-model"), "asked-for", key=Secret(KEY))
-    return ADAPTERS[name]().open(request.replace(candidates=(candidate,)))
 
 
 def check_told(error: GatewayError, name: str) -> None:
@@ -104,43 +73,6 @@ def test_garbage_with_an_error_status_is_told_in_short(name: str, garbage: str, 
 
 
 # --- prompt caching -----------------------------------------------------------------------------------------------
-
-PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
-TOOLS = [
-    {"type": "function", "function": {"name": "look up.it", "parameters": SCHEMA}},
-    {"type": "function", "function": {"name": "g", "description": "G"}},
-]
-PICTURE: dict[str, Any] = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
-
-
-def call(at: int) -> dict[str, Any]:
-    return {"id": f"call:{at}", "type": "function", "function": {"name": "look up.it", "arguments": '{"a": "x"}'}}
-
-
-LOOK: list[dict[str, Any]] = [{"type": "text", "text": "Look"}, PICTURE]
-
-
-def turn(*messages: tuple[str, Any]) -> list[dict[str, Any]]:
-    return [{"role": role, "content": content} for role, content in messages]
-
-
-TALK = [
-    turn(("system", "Be brief."), ("user", "Hi")),
-    turn(("assistant", "Hello!"), ("user", LOOK)),
-    [{"role": "assistant", "content": "Hm.", "reasoning_content": "Hm."}, *turn(("user", "And now?"))],
-    turn(("assistant", "Now?"), ("developer", "Be polite."), ("user", "Well?")),
-]
-LOOP: list[dict[str, Any]] = [
-    {"role": "assistant", "content": None, "tool_calls": [call(1), call(2)]},
-    {"role": "tool", "tool_call_id": "call:1", "content": "42"},
-    {"role": "tool", "tool_call_id": "call:2", "content": ""},
-]
-SCENES: dict[str, tuple[list[list[dict[str, Any]]], dict[str, Any]]] = {
-    "talk": (TALK, {}),
-    "tools": ([*TALK[:2], LOOP, *TALK[2:]], {"tools": TOOLS}),
-    "json": (TALK, {"response_format": {"type": "json_object"}}),
-}
 _HOLDER = {"gemini": b'"contents":[', "vertex-gemini": b'"contents":['}
 
 

@@ -17,9 +17,9 @@ from gw.stream import Outlet, Stream
 from gw.upstream.connection import READ
 from gw.upstream.exchange import Exchange
 from tests.fakes import FakeBody, chat_request, chunks
+from tests.line_adapter import lines, setting
 from tests.scripted_provider import CHUNKED
 from tests.serving import GET, PATIENCE, Pieces, run, serving, streaming
-from tests.test_translate import lines, setting
 from tests.upstream_in_memory import exchange_in_memory
 
 HELLO, THERE = b"5\r\nhello\r\n", b"5\r\nthere\r\n"

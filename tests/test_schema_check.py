@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gw.errors import UpstreamProtocolError, can_fall_back, can_retry
 from gw.schema_check import answer_problem, misfit
+from tests.codecs import codec_of
 from tests.recordings import read_chunks
-from tests.test_dialects import codec_of
 
 POINT = {
     "type": "object",

@@ -15,8 +15,9 @@ import pytest
 from gw.adapters.anthropic import Anthropic
 from gw.signatures import MemorySignatures
 from tests.anthropic_fakes import request_of, user
+from tests.codecs import codec_of
+from tests.conversations import SCENES
 from tests.recordings import Case, Reading, cases, read_chunks, read_completion
-from tests.test_dialects import SCENES, codec_of
 
 CLAUDE = [case for case in cases("anthropic-messages") if not case.is_error]
 OLLAMA = [case for case in cases("ollama-chat") if not case.is_error]

@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from gw.errors import UpstreamProtocolError
-from tests.test_dialects import PICTURE, codec_of
+from tests.codecs import codec_of
+from tests.conversations import PICTURE
 
 FOREIGN = ["anthropic", "gemini", "ollama"]
 HI = {"role": "user", "content": "Hi"}

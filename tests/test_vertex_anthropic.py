@@ -14,9 +14,8 @@ from gw.adapters.vertex_anthropic import VertexAnthropic
 from gw.errors import ConfigError, InvalidRequest, UpstreamError
 from gw.secret import Secret
 from gw.vertex_hosts import host_of
-from tests.anthropic_fakes import request_of, user
+from tests.anthropic_fakes import meaning, request_of, user
 from tests.recordings import Case, cases, check, check_laws, read_chunks
-from tests.test_anthropic_pairs import meaning
 
 CASES = [case for case in cases("anthropic-messages") if case.provider == "vertex-anthropic"]
 HI = {"messages": [user()]}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from tests.codecs import codec_of
 from tests.recordings import Case, cases, read_chunks, read_completion
-from tests.test_dialects import codec_of
 
 ADAPTERS = {
     "anthropic-messages": "anthropic",
