@@ -1,169 +1,19 @@
-"""Document A on the Claude CLI, row by row (A.. are its promises): what its original was seen to break, holds here.
-
-The gateway is started from the document's own `config/backends.json`; only the provider's address is another one.
-"""
+"""Document A on the Claude CLI, row by row (A.. are its promises), and the README: what is answered, and by whom."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import shutil
-import sqlite3
-import subprocess
-import threading
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 import orjson
 import pytest
 
-from tests.claude_fakes import WEB, FakeClaude, until
-from tests.fakes import answers, completion
-from tests.running import Running, running
+from tests.claude_document import CLI, GLM, KEY, Document, document
+from tests.claude_fakes import WEB
 
-CLI: dict[str, Any] = {
-    "name": "claude-cli-default",
-    "type": "claude-cli",
-    "configDir": "~/.claude-inst2",
-    "maxConcurrent": 10,
-    "queueSize": 50,
-    "timeout": 120000,
-    "supportsTools": True,
-}
-GLM: dict[str, Any] = {
-    "name": "openrouter-glm",
-    "type": "api",
-    "provider": "openrouter",
-    "baseUrl": "https://openrouter.ai/api/v1",
-    "model": "z-ai/glm-4.7",
-    "authTokenEnv": "OPENROUTER_API_KEY",
-    "costPerRequest": 0.001,
-    "supportsTools": False,
-}
-KIMI = CLI | {
-    "name": "claude-cli-kimi",
-    "configDir": "~/.claude-inst10",
-    "maxConcurrent": 5,
-    "queueSize": 25,
-    "description": "Kimi K2 via Moonshot API",
-}
-ROUTING: dict[str, Any] = {
-    "defaultBackend": "claude-cli-default",
-    "preferCheapest": True,
-    "fallbackChain": ["claude-cli-default", "openrouter-glm", "gemini-1.5-pro"],
-}
-KEY: dict[str, Any] = {"OPENROUTER_API_KEY": "sk-or-test"}
-HI = [{"role": "user", "content": "Hello!"}]
-
-
-class Document:
-    """A gateway over the document's file, with the fake as the `claude` in PATH."""
-
-    def __init__(self, gw: Running, folder: Path) -> None:
-        self.gw = gw
-        self.folder = folder
-        self.home = folder / "home"
-        self.home.mkdir()
-        self.fake: FakeClaude
-        self.url = ""
-
-    def start(
-        self,
-        *modes: str,
-        backends: Sequence[dict[str, Any]] = (CLI, GLM),
-        routing: dict[str, Any] = ROUTING,
-        has_word: bool = False,
-        **environ: str,
-    ) -> str:
-        """`modes` of the fake, and whether it waits for the word; `environ` are more variables."""
-        self.fake = FakeClaude(self.folder / "bin", *modes, has_word=has_word)
-        provider = self.gw.add_provider(answers(orjson.dumps(completion("from the API"))))
-        entries = [entry | ({"baseUrl": provider.url} if "baseUrl" in entry else {}) for entry in backends]
-        path = self.folder / "backends.json"
-        path.write_bytes(orjson.dumps({"backends": entries, "routing": routing}))
-        given = {
-            "PATH": f"{self.folder / 'bin'}:{os.defpath}",
-            "HOME": str(self.home),
-            "DATABASE_PATH": str(self.folder / "logs" / "requests.db"),
-            "RATE_LIMIT_MAX": "1000",
-            "PORT": "0",
-        }
-        self.url = self.gw.start(path, environ=given | environ)
-        return self.url
-
-    def ask(self, path: str = "/v1/chat/completions", **fields: Any) -> httpx.Response:
-        return WEB.post(self.url + path, json={"messages": HI} | fields)
-
-    def shell(self, script: str) -> str:
-        """Run one of the document's shell blocks."""
-        if shutil.which("curl") is None or shutil.which("jq") is None:
-            pytest.skip("curl and jq are not installed")
-        script = script.replace("http://localhost:3456", self.url).replace("curl ", "curl -sS ")
-        done = subprocess.run(
-            ["bash", "-euc", script], cwd=self.folder, capture_output=True, text=True, timeout=20, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def rows(self, columns: str) -> list[tuple[Any, ...]]:
-        """The log's chat rows, after the gateway has ended."""
-        self.gw.run(self.gw.gateway.close(0))
-        with contextlib.closing(sqlite3.connect(self.folder / "logs" / "requests.db")) as database:
-            query = f"SELECT {columns} FROM requests WHERE operation = 'chat' ORDER BY timestamp, rowid"
-            return database.execute(query).fetchall()
-
-    def with_tools(self) -> list[dict[str, Any]]:
-        """The starts of processes that have tools; a spare has none."""
-        starts = self.fake.starts
-        return [entry for entry in starts if entry["argv"][entry["argv"].index("--tools") + 1]]
-
-    @contextlib.contextmanager
-    def busy(self, times: int, **fields: Any) -> Iterator[None]:
-        """So many turns that hang, beside the test."""
-
-        def quietly() -> None:
-            with contextlib.suppress(httpx.HTTPError):
-                self.ask("/v1/claude-cli-default/chat/completions", **fields)
-
-        threads = [threading.Thread(target=quietly) for _ in range(times)]
-        for thread in threads:
-            thread.start()
-        until(lambda: sum(self.pool()[name] for name in ("active", "queued")) == times)
-        yield
-        self.gw.run(self.gw.gateway.close(0))
-        for thread in threads:
-            thread.join(60)
-
-    def pool(self) -> dict[str, Any]:
-        pool: dict[str, Any] = WEB.get(f"{self.url}/queue/status").json()["processPool"]
-        return pool
-
-
-@pytest.fixture
-def document(tmp_path: Path) -> Iterator[Document]:
-    with running() as gw:
-        yield Document(gw, tmp_path)
-
-
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-
-
-def of_readme(containing: str) -> str:
-    """The README's one shell block with a text in it."""
-    found: str
-    (found,) = [text for text in re.findall(r"```bash\n(.*?)```", README, re.S) if containing in text]
-    return found.replace("http://127.0.0.1:3456", "http://localhost:3456")
-
-
-def said(answer: httpx.Response) -> str:
-    assert answer.status_code == 200, answer.text
-    return str(answer.json()["choices"][0]["message"]["content"])
-
-
+__all__ = ["document"]
 FIRST = """curl -X POST http://localhost:3456/v1/chat/completions \\
   -H "Content-Type: application/json" \\
   -d '{
@@ -196,9 +46,6 @@ STREAM = """curl -X POST http://localhost:3456/v1/chat/completions \\
     "messages": [{"role": "user", "content": "Write a haiku about AI"}],
     "stream": true
   }'"""
-
-
-# --- what is answered, and by whom -------------------------------------------------------------------------------
 
 
 def test_a2_the_first_hello_without_any_key_is_answered_by_the_cli(document: Document) -> None:
@@ -316,134 +163,17 @@ def test_a47_and_a73_a_cli_without_a_price_answers_and_its_reported_cost_is_in_t
     assert document.rows(columns) == [("claude-cli-default", 0.25, "reported", 0.0, 10, 3, 2)]
 
 
-# --- the pool's figures ------------------------------------------------------------------------------------------
+# --- the README -----------------------------------------------------------------------------------------------------
 
 
-def test_a53_to_a57_the_status_pages_are_true_while_turns_run_and_after(document: Document) -> None:
-    document.start("hang", backends=(CLI | {"maxConcurrent": 2, "queueSize": 3}, KIMI | {"maxConcurrent": 2}, GLM))
-    with document.busy(3):
-        pool, health = document.pool(), WEB.get(f"{document.url}/health").json()
-    assert pool == {
-        "active": 2,
-        "queued": 1,
-        "maxConcurrent": 4,
-        "maxQueue": 28,
-        "utilization": 0.5,
-        "totalProcessed": 0,
-        "totalQueued": 1,
-        "totalFailed": 0,
-    }
-    assert (health["status"], health["backend"]) == ("ok", "intelligent-gateway")
-    figures = {"active": 2, "queued": 1, "maxConcurrent": 4, "utilization": 0.5}
-    assert health["routing"]["processPool"] == figures
-    assert health["routing"]["backends"]["tool"] == 2
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-def test_a70_a_stuck_process_shows_on_the_queues_page(document: Document) -> None:
-    document.start("hang")
-    with document.busy(1):
-        until(
-            lambda: WEB.get(f"{document.url}/queue/status").json()["pools"]["claude-cli-default"]["longest_seconds"] > 0
-        )
-        pools = WEB.get(f"{document.url}/queue/status").json()["pools"]
-    assert pools["claude-cli-default"]["active"] == 1
-
-
-def test_a56_processed_counts_ends_and_failed_counts_every_failure(document: Document) -> None:
-    document.start("answer", "die:broken", "answer")
-    for status in (200, 502, 200):
-        answer = document.ask(backend="claude-cli-default")
-        assert answer.status_code in (status, 200)
-    pool = document.pool()
-    assert (pool["totalProcessed"], pool["totalFailed"], pool["active"]) == (3, 1, 0)
-
-
-def test_a65_a_second_instance_has_its_own_folder_and_is_asked_by_name(document: Document) -> None:
-    document.start(backends=(CLI, KIMI))
-    for name in ("claude-cli-default", "claude-cli-kimi"):
-        assert document.ask(f"/v1/{name}/chat/completions", tools=["Read"]).json()["gateway"]["backend"] == name
-    folders = [entry["env"]["CLAUDE_CONFIG_DIR"].rpartition("/")[2] for entry in document.with_tools()]
-    assert folders == [".claude-inst2", ".claude-inst10"]
-
-
-def test_a10_and_a70_a_full_instance_leaves_its_turns_to_the_next_of_the_chain(document: Document) -> None:
-    routing = ROUTING | {"fallbackChain": ["claude-cli-default", "claude-cli-kimi"]}
-    backends = (CLI | {"maxConcurrent": 1, "queueSize": 0}, KIMI)
-    document.start("hang", "answer", backends=backends, routing=routing)
-    with document.busy(1):
-        answer = document.ask(tools=["Read"]).json()
-    assert (answer["gateway"]["backend"], answer["degraded"]) == ("claude-cli-kimi", True)
-
-
-def test_a66_and_a67_tuning_is_read_in_the_documents_units(document: Document) -> None:
-    document.start(backends=(CLI | {"maxConcurrent": 20, "queueSize": 100, "timeout": 180000},))
-    provider: Any = document.gw.gateway.backends["claude-cli-default"].provider
-    assert provider._clocks.turn == 180.0
-    assert (document.pool()["maxConcurrent"], document.pool()["maxQueue"]) == (20, 100)
-
-
-# --- what the original was seen to do with its processes -----------------------------------------------------------
-
-
-def test_ran_a_prompt_is_never_a_flag_and_may_be_long(document: Document) -> None:
-    document.start()
-    prompt = "--dangerously-skip-permissions " + "x" * 200_000
-    assert document.ask(messages=[{"role": "user", "content": prompt}]).status_code == 200
-    assert "skip-permissions" not in str(document.fake.starts[0]["argv"])
-    assert document.fake.prompts[0]["message"]["content"][0]["text"] == prompt
-
-
-def test_ran_system_messages_are_not_dropped(document: Document) -> None:
-    document.start()
-    document.ask(messages=[{"role": "system", "content": "Be brief."}, *HI])
-    assert document.fake.control("initialize")[0]["systemPrompt"] == ["Be brief."]
-
-
-def test_ran_output_that_is_not_the_protocol_is_no_answer(document: Document) -> None:
-    document.start("garbage")
-    answer = document.ask(backend="claude-cli-default")
-    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_protocol_error")
-
-
-def test_ran_a_grandchild_that_holds_the_output_holds_no_request(document: Document) -> None:
-    document.start("grandchild:die", backends=(CLI | {"timeout": 60_000},))
-    assert said(document.ask(backend="claude-cli-default")) == "started one"
-    grandchild = next(entry["grandchild"] for entry in document.fake.entries if "grandchild" in entry)
-    until(lambda: grandchild not in document.fake.living())
-
-
-def test_ran_a_limit_is_a_429_with_the_time_it_is_lifted(document: Document) -> None:
-    document.start("error:- You've hit your limit · resets 1pm (Europe/Berlin)")
-    answer = document.ask(backend="claude-cli-default")
-    assert (answer.status_code, answer.json()["error"]["type"]) == (429, "rate_limit_error")
-    assert 0 < int(answer.headers["retry-after"]) <= 86_400
-
-
-def test_ran_a_client_that_leaves_frees_its_place_and_its_process(document: Document) -> None:
-    document.start("hang", backends=(CLI | {"maxConcurrent": 1, "queueSize": 0},))
-    with pytest.raises(httpx.ReadTimeout):
-        WEB.post(f"{document.url}/v1/chat/completions", json={"messages": HI}, timeout=0.4)
-    until(lambda: document.pool()["active"] == 0)
-    until(lambda: len(document.fake.living()) <= 1)  # the spare alone
-
-
-def test_ran_a_wait_in_the_queue_is_in_the_log(document: Document) -> None:
-    document.start("held:fine", backends=(CLI | {"maxConcurrent": 1},), has_word=True)
-    threads = [threading.Thread(target=document.ask) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    until(lambda: document.pool()["queued"] == 1)
-    queued_at = time.monotonic()
-    until(lambda: time.monotonic() > queued_at + 0.05)
-    document.fake.word.touch()
-    for thread in threads:
-        thread.join(60)
-    waits = sorted(wait for (wait,) in document.rows("queue_wait_ms"))
-    assert waits[0] == 0.0
-    assert waits[1] > 50
-
-
-# --- the README ---------------------------------------------------------------------------------------------------
+def of_readme(containing: str) -> str:
+    """The README's one shell block with a text in it."""
+    found: str
+    (found,) = [text for text in re.findall(r"```bash\n(.*?)```", README, re.S) if containing in text]
+    return found.replace("http://127.0.0.1:3456", "http://localhost:3456")
 
 
 def test_the_readmes_request_with_tools_runs(document: Document) -> None:
