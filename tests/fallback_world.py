@@ -1,4 +1,4 @@
-"""A fallback over fake backends on one fake clock, and the failures that its tests share."""
+"""A fallback over fake backends on one fake clock, and the failures and streams that its tests share."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gw.backend import Backend, Backends
-from gw.errors import (
-    UpstreamError,
-)
+from gw.document import Chunk
+from gw.errors import GatewayError, UpstreamConnectionError, UpstreamError
 from gw.message import Attempt, Candidate, Request, Response
 from gw.middleware.fallback import Fallback
-from tests.fakes import FakeClock, FakeProvider, chat_request
+from gw.middleware.translate import Translate
+from gw.stream import Stream
+from tests.fakes import FakeClock, FakeProvider, chat_request, chunks
 
 DOWN = UpstreamError("down")
 LIMITED_BRIEFLY = UpstreamError("slow down", status=429, fault="rate_limit", retry_after=0)
 LIMITED = UpstreamError("slow down", status=429, fault="rate_limit", retry_after=7)
+BROKE = UpstreamConnectionError("the connection broke")
+CUT = [*chunks("Once upon")[:2], BROKE]  # a stream that breaks after its first content
 
 
 async def ask(request: Request) -> Response:
@@ -51,3 +54,38 @@ class World:
 def asked(backend: Backend) -> int:
     assert isinstance(backend.provider, FakeProvider)
     return len(backend.provider.asked)
+
+
+async def translated(request: Request) -> Response:
+    async def nowhere(wire: Any) -> Any:
+        raise AssertionError
+
+    return await Translate()(request, nowhere)
+
+
+async def read_all(world: World, **fields: Any) -> GatewayError | None:
+    """Ask for a stream, read it to its end and tell that, as the gateway does; the error that ended it."""
+    exchange, error = None, None
+    try:
+        response = await world.ask(translated, chat={"stream": True} | fields)
+        assert not isinstance(response.content, bytes)
+        while await response.content.read():  # type: ignore[union-attr]
+            pass
+    except GatewayError as failure:
+        error = failure
+    exchange = world.request.exchange
+    world.fallback.ended(exchange)
+    return error
+
+
+class Pieces(Stream):
+    """A stream that gives one list of chunks for each read."""
+
+    def __init__(self, left: list[list[dict[str, Any]]]) -> None:
+        self.left = left
+
+    async def read(self) -> list[Chunk]:
+        return [Chunk(value=value) for value in self.left.pop(0)] if self.left else []
+
+    async def aclose(self) -> None:
+        self.left.clear()
