@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -88,6 +89,20 @@ def test_what_is_below_does_not_know_what_is_above() -> None:
         elif not name.startswith(ASSEMBLY) and name not in TABLES:
             above = {module for module in imported if module.startswith(("gw.middleware", "gw.adapters"))}
             assert not above, f"{name} imports {above}"
+
+
+def test_no_test_file_is_imported_by_another() -> None:
+    """What tests share stands in modules of its own: whoever reads a test, or renames one, need not know a second."""
+    for path in (*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            for name in names:
+                assert not re.match(r"(tests)?\.+test_", name), f"{path.relative_to(ROOT)}:{node.lineno} imports {name}"
 
 
 def test_every_package_is_shipped() -> None:
