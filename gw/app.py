@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from gw.adapter import WireHandler
+from gw.attempt import close_open
 from gw.endpoints.chat import KEEP_ALIVE, ChatCompletions
 from gw.errors import ClientGone, GatewayError, InvalidRequest, NotFound, Unavailable
 from gw.explain import explain
@@ -182,6 +183,9 @@ class App:
 
     def _end(self, exchange: Exchange, error: BaseException | None) -> Awaitable[None] | None:
         """Record an exchange that is over. What is to be awaited before its last bytes go out, if anything."""
+        for attempt in exchange.attempts:
+            if attempt.open is not None:
+                return self._closed(exchange, error)
         exchange.ended = time.monotonic()
         if error is not None:
             if isinstance(error, ClientGone | CancelledError) and self.is_stopping():
@@ -195,6 +199,14 @@ class App:
             exchange.first_content = exchange.attempts[-1].first_content
         self._record(exchange)
         return self._settled(exchange) if self._settle else None
+
+    async def _closed(self, exchange: Exchange, error: BaseException | None) -> None:
+        try:
+            await close_open(exchange, error)
+        finally:
+            waiting = self._end(exchange, error)
+        if waiting is not None:
+            await waiting
 
     async def _settled(self, exchange: Exchange) -> None:
         for settle in self._settle:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from gw.adapter import Codec, WireBody, WireRequest
 from gw.backend import IN_FLIGHT, Backend
 from gw.document import Chunk, Chunks, Run, parts_of
-from gw.errors import ClientGone, UpstreamProtocolError
-from gw.message import Attempt
-from gw.stream import Observer, Outlet, Stream, is_finished
+from gw.errors import ClientGone, GatewayError, UpstreamProtocolError
+from gw.message import Attempt, Exchange
+from gw.stream import Observer, Outlet, Stream, is_finished, tell_end
 
 logger = logging.getLogger("gw.translate")
 
@@ -40,7 +40,7 @@ def end_attempt(
     backend.health.held[IN_FLIGHT] -= 1
     if backend.places is not None:
         backend.places.leave()
-    attempt.ended = clock()
+    attempt.ended, attempt.open = clock(), None
     summary = attempt.summary
     if error is not None:
         attempt.error = error
@@ -95,7 +95,10 @@ class AnswerStream(Stream):
             self._prefix += parts
             if any(isinstance(part, Run) or part.has_content() for part in parts):
                 break
-        self._attempt.first_content = self._clock()
+        attempt = self._attempt
+        attempt.first_content = self._clock()
+        if attempt.ended is None:
+            attempt.open = self
         self._has_begun = True
         self._body.commit()
 
@@ -123,11 +126,11 @@ class AnswerStream(Stream):
                 for observer in self._observers:
                     observer.chunks(chunks)
         except BaseException as error:
-            self._end(error)
+            self.end(error)
             await self._body.aclose()
             raise
         if not chunks:
-            self._end(None)
+            self.end(None)
         return chunks
 
     def pass_on_to(self, take: Callable[[Sequence[Chunk]], object], outlet: Outlet) -> None:
@@ -154,7 +157,7 @@ class AnswerStream(Stream):
         self._prefix = []
         self._take = _nobody  # as in the exchange
         if self._attempt.ended is None:
-            self._end(ClientGone("the client hung up"))
+            self.end(ClientGone("the client hung up"))
         await self._body.aclose()
 
     def observed(self, observer: Observer) -> Stream:
@@ -173,11 +176,11 @@ class AnswerStream(Stream):
         except MALFORMED as error:
             raise not_understood(self._backend, error) from error
 
-    def _end(self, error: BaseException | None) -> None:
+    def end(self, error: BaseException | None) -> None:
         if self._attempt.ended is None:
             end_attempt(self._attempt, self._backend, self._clock, error, self._codec.wire)
             for observer in self._observers:
-                observer.end(error)
+                tell_end(observer, error)
 
 
 def _nobody(chunks: Sequence[Chunk]) -> None:
@@ -187,28 +190,51 @@ def _nobody(chunks: Sequence[Chunk]) -> None:
 class TriedStream(Stream):
     """A stream that has begun, of a backend that answers by itself. Its end is that of its attempt."""
 
-    __slots__ = ("_attempt", "_backend", "_clock", "_stream")
+    __slots__ = ("_attempt", "_backend", "_clock", "_observers", "_stream")
 
     def __init__(self, stream: Stream, attempt: Attempt, backend: Backend, clock: Callable[[], float]) -> None:
         self._attempt = attempt
         self._backend = backend
         self._clock = clock
+        self._observers: list[Observer] = []
         self._stream = stream
+        attempt.open = self
 
     async def read(self) -> Sequence[Chunk]:
         try:
             chunks = await self._stream.read()
+            for observer in self._observers if chunks else ():
+                observer.chunks(chunks)
         except BaseException as error:
-            self._end(error)
+            self.end(error)
             await self._stream.aclose()
             raise
         if not chunks:
-            self._end(None)
+            self.end(None)
         return chunks
 
     async def aclose(self) -> None:
-        self._end(ClientGone("the client hung up"))
+        self.end(ClientGone("the client hung up"))
         await self._stream.aclose()
 
-    def _end(self, error: BaseException | None) -> None:
-        end_attempt(self._attempt, self._backend, self._clock, error)
+    def observed(self, observer: Observer) -> Stream:
+        self._observers.append(observer)
+        return self
+
+    def end(self, error: BaseException | None) -> None:
+        if self._attempt.ended is None:
+            end_attempt(self._attempt, self._backend, self._clock, error)
+            for observer in self._observers:
+                tell_end(observer, error)
+
+
+async def close_open(exchange: Exchange, error: BaseException | None) -> None:
+    """End and free what its attempts still answer with: some middleware neither passed it on nor closed it."""
+    for attempt in exchange.attempts:
+        answer, attempt.open = attempt.open, None
+        if answer is not None:
+            answer.end(error or GatewayError("a middleware dropped the answer"))
+            try:
+                await answer.aclose()
+            except Exception:  # anybody's backend; the others have to be freed too
+                logger.exception("an answer failed while it was closed")

@@ -129,6 +129,16 @@ class Summary:
     output_characters: int = 0  # what was seen of text, to estimate from where no usage came
 
 
+class OpenAnswer(Protocol):
+    """A stream that a backend answers with and that has not ended: it holds a place and a connection."""
+
+    def end(self, error: BaseException | None, /) -> None:
+        """Write down how it ended; only the first time counts."""
+
+    async def aclose(self) -> None:
+        """Free what it holds."""
+
+
 @dataclass(slots=True, eq=False)
 class Attempt:
     """One try at one backend."""
@@ -144,6 +154,7 @@ class Attempt:
     losses: Sequence[Loss] = ()
     queue_wait: float | None = None  # seconds
     is_sent: bool = True  # whether the provider may have seen it
+    open: OpenAnswer | None = field(default=None, repr=False)  # what it answers with, until that has ended
 
 
 @dataclass(slots=True, eq=False)

@@ -6,11 +6,14 @@ started runs none of its `finally` blocks, and the provider's connection would l
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from gw.document import Chunk
 from gw.errors import ClientGone, GatewayError, UpstreamProtocolError
+
+logger = logging.getLogger("gw.stream")
 
 
 class Stream:
@@ -85,6 +88,14 @@ class Observer(Protocol):
         """The one end: None for complete, ClientGone where the reader left, else what broke it."""
 
 
+def tell_end(observer: Observer, error: BaseException | None) -> None:
+    """Tell it of the end. What it raises is logged: anybody's observer must not keep a stream from being closed."""
+    try:
+        observer.end(error)
+    except Exception:
+        logger.exception("an observer failed at the end of a stream")
+
+
 class ListStream(Stream):
     """A stream of chunks that are already there, and then, if given, the error that ends it."""
 
@@ -134,6 +145,10 @@ class _Mapped(Stream):
     async def read(self) -> Sequence[Chunk]:
         while chunks := await self._stream.read():
             changed = [new for chunk in chunks if (new := self._change(chunk)) is not None]
+            for new in changed:
+                if not isinstance(new, Chunk):
+                    found = type(new).__name__
+                    raise TypeError(f"the function of `map` gave {found}: let it return a Chunk, or None to drop it")
             if changed:
                 return changed
         return ()
@@ -169,7 +184,7 @@ class _Observed(Stream):
     def _end(self, error: BaseException | None) -> None:
         if not self._ended:
             self._ended = True
-            self._observer.end(error)
+            tell_end(self._observer, error)
 
 
 class _Begun(Stream):

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from gw.attempt import close_open
 from gw.document import Chunk, Frame, Run, parts_of
 from gw.endpoints.late import Late
 from gw.endpoints.patience import Patient, Quiet
@@ -98,6 +99,7 @@ class EventStream:
                     chunks = reading.result
                 else:
                     return KEEP_ALIVE
+                data = self._pass_on(chunks) if chunks else b""
             except GatewayError as error:
                 return await self._break(error)
             except Exception as error:
@@ -105,7 +107,8 @@ class EventStream:
                 failure = GatewayError("the gateway failed in mid-stream; the log has the reason")
                 failure.__cause__ = error
                 return await self._break(failure)
-            data = self._pass_on(chunks) if chunks else await self._finish()
+            if not chunks:
+                data = await self._finish()
             if data:
                 return data
         return b""
@@ -168,7 +171,8 @@ class EventStream:
         self._is_over = True
         # A held chunk carries the finish reason: passing it on would make the break look like an end.
         self._held = None
-        await self._stream.aclose()
+        await close_open(self._exchange, error)
+        await self._close()
         await self._tell(error)
         return _event(orjson.dumps(self._secrets.body(error) | _usage_so_far(self._exchange)))
 
@@ -176,9 +180,15 @@ class EventStream:
         was_over, self._is_over = self._is_over, True
         if self._reading is not None:
             await self._reading.give_up()
-        await self._stream.aclose()
+        await self._close()
         if not was_over:
             await self._tell(ClientGone("the client hung up in mid-stream"))
+
+    async def _close(self) -> None:
+        try:
+            await self._stream.aclose()
+        except Exception:  # anybody's stream; its exchange is ended all the same
+            logger.exception("request %s: a middleware's stream failed while it was closed", self._exchange.id)
 
     async def _tell(self, error: BaseException | None) -> None:
         waiting = self._ended(error)
