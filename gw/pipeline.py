@@ -13,8 +13,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MethodType
 from typing import Any, TypeVar
 
+from gw.document import Completion
 from gw.errors import GatewayError
 from gw.message import Request, Response
+from gw.stream import ListStream, Stream
+from gw.whole_as_chunks import chunks_of
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -70,12 +73,39 @@ def guarded(name: str, layer: Any) -> Middleware:
             )
         try:
             _check_head(name, response.status, response.headers)
+            response.content = _checked_content(name, response.content, is_stream=request.is_stream)
         except MiddlewareError:
             await response.aclose()
             raise
         return response
 
     return guard
+
+
+def _checked_content(name: str, content: Any, *, is_stream: bool) -> bytes | Completion | Stream:
+    """What it answered with; a whole answer to a request for a stream, from a cache say, is made a stream here."""
+    if isinstance(content, Completion):
+        return _streamed(name, content) if is_stream else content
+    if isinstance(content, Stream):
+        if not is_stream:
+            raise MiddlewareError(f'middleware "{name}" answered with a stream where none was asked for')
+        return content
+    if not isinstance(content, bytes):
+        kind = type(content).__name__
+        raise MiddlewareError(
+            f'middleware "{name}" put {kind} into `response.content`, which holds bytes, a Completion or a Stream: '
+            "change the chunks of a stream with `response.content.map(function)`"
+        )
+    return content
+
+
+def _streamed(name: str, completion: Completion) -> Stream:
+    try:
+        return ListStream(chunks_of(completion))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise MiddlewareError(
+            f'middleware "{name}" answered with a Completion that has no `choices` with a `message` each'
+        ) from error
 
 
 def _check_head(name: str, status: int, headers: Mapping[str, str]) -> None:
