@@ -99,7 +99,10 @@ class EventStream:
                     chunks = reading.result
                 else:
                     return KEEP_ALIVE
-                data = self._pass_on(chunks) if chunks else b""
+                if chunks:
+                    if data := self._pass_on(chunks):
+                        return data
+                    continue
             except GatewayError as error:
                 return await self._break(error)
             except Exception as error:
@@ -107,10 +110,7 @@ class EventStream:
                 failure = GatewayError("the gateway failed in mid-stream; the log has the reason")
                 failure.__cause__ = error
                 return await self._break(failure)
-            if not chunks:
-                data = await self._finish()
-            if data:
-                return data
+            return await self._finish()
         return b""
 
     def pass_on_to(self, write: Callable[[bytes], object], outlet: Outlet) -> None:
