@@ -13,16 +13,19 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from gw.backend import Timeouts
 from gw.document import Chunk, Completion
 from gw.errors import GatewayError, UpstreamError, UpstreamProtocolError, UpstreamTimeout
 from gw.message import Request, Response, Summary, Usage
+from gw.provider_errors import from_object
 from gw.secret import Secret
 from gw.stream import Stream
 
 logger = logging.getLogger("gw.backend")
+
+Written = TypeVar("Written", Chunk, Completion)
 
 
 @dataclass(frozen=True)
@@ -87,17 +90,11 @@ class CustomBackend:
         if request.is_stream:
             pieces = self._calling(lambda: self._backend.chat_completion_stream(chat, self._config))
             if not hasattr(pieces, "__anext__"):
-                raise self._protocol_error("chat_completion_stream is no async generator: use `async def` and `yield`")
+                raise self.protocol_error("chat_completion_stream is no async generator: use `async def` and `yield`")
             return Response(_PieceStream(self, pieces, request.candidate.model, summary), summary=summary)
         waiting = self._awaiting(self._calling(lambda: self._backend.chat_completion(chat, self._config)))
         answer = await self.within(self._config.timeouts.total, "total", waiting)
-        value = self._completion(answer, request.candidate.model)
-        completion = Completion(value=value)
-        try:
-            completion.raw  # noqa: B018 (written here, so that what cannot be JSON is this backend's failure)
-        except TypeError as error:
-            raise self._protocol_error(f"chat_completion returned what is no JSON: {error}") from error
-        _summarise(summary, value)
+        completion = self._calling(lambda: self._completion(answer, request.candidate.model, summary))
         return Response(completion, summary=summary)
 
     async def within(self, seconds: float, name: str, work: Awaitable[Any]) -> Any:
@@ -136,24 +133,53 @@ class CustomBackend:
         logger.warning("backend %s failed", self._config.id, exc_info=error)
         return UpstreamError(f'backend "{self._config.id}" failed: {type(error).__name__}')
 
-    def _protocol_error(self, what: str) -> UpstreamProtocolError:
+    def protocol_error(self, what: str) -> UpstreamProtocolError:
+        """The failure of an answer that is none."""
         return UpstreamProtocolError(f'backend "{self._config.id}": {what}')
 
-    def _completion(self, answer: Any, model: str) -> dict[str, Any]:
+    def _completion(self, answer: Any, model: str, summary: Summary) -> Completion:
         if isinstance(answer, str):
             answer = {"choices": [{"message": {"content": answer}}]}
-        if not isinstance(answer, Mapping) or not isinstance(answer.get("choices"), Sequence):
-            raise self._protocol_error("chat_completion must return a chat completion with choices, or its text")
-        choices = [self._choice(choice, index) for index, choice in enumerate(answer["choices"])]
-        return {**self.frame("chat.completion", model), **answer, "choices": choices}
+        self._raise_told(answer)
+        choices = answer.get("choices") if isinstance(answer, Mapping) else None
+        if not choices or not isinstance(choices, Sequence):
+            raise self.protocol_error("chat_completion must return a chat completion with choices, or its text")
+        choices = [self._choice(choice, index) for index, choice in enumerate(choices)]
+        value = {**self.frame("chat.completion", model), **answer, "choices": choices}
+        _summarise(summary, value)
+        return self.written(Completion(value=value), "chat_completion returned")
 
     def _choice(self, choice: Any, index: int) -> dict[str, Any]:
         message = choice.get("message") if isinstance(choice, Mapping) else None
         if not isinstance(message, Mapping):
-            raise self._protocol_error(f"choices[{index}] has no message")
-        finish = "tool_calls" if message.get("tool_calls") else "stop"
+            raise self.protocol_error(f"choices[{index}] has no message")
+        finish = choice.get("finish_reason") or ("tool_calls" if message.get("tool_calls") else "stop")
+        self.check(message, finish)
         whole = {"role": "assistant", "content": None, **message}
-        return {"index": index, "finish_reason": finish, **choice, "message": whole}
+        return {"index": index, **choice, "finish_reason": finish, "message": whole}
+
+    def written(self, document: Written, what: str) -> Written:
+        """The same, written as JSON here, so that what cannot be is this backend's failure. `what` it did, for that."""
+        try:
+            document.raw  # noqa: B018
+        except TypeError as error:
+            raise self.protocol_error(f"{what} what is no JSON: {error}") from error
+        return document
+
+    def check(self, said: Any, finish: Any) -> None:
+        """Raises UpstreamProtocolError for what no client of OpenAI's could read as a message or a delta."""
+        is_said = isinstance(said, Mapping) and isinstance(said.get("content"), str | list | None)
+        calls = said.get("tool_calls") or () if is_said else ()
+        if not is_said or not isinstance(calls, Sequence) or not all(isinstance(call, Mapping) for call in calls):
+            raise self.protocol_error("a message or delta is an object, its content a text, its tool_calls objects")
+        if not isinstance(finish, str | None):
+            raise self.protocol_error(f"a finish_reason is a word or None, not {type(finish).__name__}")
+
+    def _raise_told(self, answer: Any) -> None:
+        """Raise the failure that an answer or a chunk with an `error` means: passed on, it would look like an end."""
+        if isinstance(answer, Mapping) and answer.get("error"):
+            key = self._config.api_key
+            raise from_object(dict(answer), backend=self._config.id, secrets=() if key is None else (key,))
 
     def frame(self, kind: str, model: str) -> dict[str, Any]:
         """The outer fields of an answer or chunk of one."""
@@ -168,11 +194,12 @@ class CustomBackend:
         """One piece of a stream as the fields of a chunk. Raises UpstreamProtocolError."""
         if isinstance(piece, str):
             return {"choices": [{"index": 0, "delta": {"content": piece}}]}
+        self._raise_told(piece)
         if isinstance(piece, Mapping):
-            choices = piece.get("choices", [])
+            choices = piece.get("choices", [] if piece.get("usage") else None)
             if isinstance(choices, Sequence) and all(isinstance(choice, Mapping) for choice in choices):
                 return {**piece, "choices": choices}
-        raise self._protocol_error("chat_completion_stream must yield chunks or text")
+        raise self.protocol_error("chat_completion_stream must yield chunks or text")
 
 
 class _PieceStream(Stream):
@@ -198,13 +225,13 @@ class _PieceStream(Stream):
         name, seconds = ("idle", timeouts.idle) if self._begun else ("first_content", timeouts.first_content)
         try:
             piece = await self._owner.within(seconds, name, anext(self._pieces))
+            return (self._chunk(self._owner.fields(piece)),)
         except StopAsyncIteration:
             self._ended = True
             return self._finish()
         except Exception as error:
             self._ended = True
             raise self._owner.failure(error) from error
-        return (self._chunk(self._owner.fields(piece)),)
 
     async def aclose(self) -> None:
         self._ended = True
@@ -217,15 +244,18 @@ class _PieceStream(Stream):
             logger.exception("a custom backend's stream failed while it was closed")
 
     def _chunk(self, fields: Mapping[str, Any]) -> Chunk:
-        usage = fields.get("usage")
-        if isinstance(usage, Mapping):
-            self._summary.usage = _usage(usage)
         choices = [self._choice(choice) for choice in fields["choices"]]
-        return Chunk(value={**fields, **self._frame, "choices": choices})
+        value = {**fields, **self._frame, "choices": choices}
+        _note_usage(self._summary, value)
+        return self._owner.written(Chunk(value=value), "chat_completion_stream yielded")
 
     def _choice(self, choice: Mapping[str, Any]) -> dict[str, Any]:
-        index = choice.get("index", 0)
-        delta = dict(choice.get("delta") or {})
+        index, delta, finish = choice.get("index", 0), choice.get("delta") or {}, choice.get("finish_reason")
+        self._owner.check(delta, finish)
+        if type(index) is not int:
+            raise self._owner.protocol_error("the index of a choice is an integer")
+        if index in self._finished and any(part for name, part in delta.items() if name != "role"):
+            raise self._owner.protocol_error("chat_completion_stream went on behind its finish_reason")
         if index not in self._begun:
             self._begun[index] = None
             delta = {"role": "assistant", **delta}
@@ -233,7 +263,6 @@ class _PieceStream(Stream):
             self._tools.add(index)
         if isinstance(delta.get("content"), str):
             self._summary.output_characters += len(delta["content"])
-        finish = choice.get("finish_reason")
         if finish is not None:
             self._finished.add(index)
             self._summary.finish_reason = finish
@@ -250,22 +279,37 @@ class _PieceStream(Stream):
         return (Chunk(value={**self._frame, "choices": choices}),)
 
 
-def _summarise(summary: Summary, completion: Mapping[str, Any]) -> None:
+def _summarise(summary: Summary, completion: dict[str, Any]) -> None:
     summary.model = completion.get("model")
     summary.upstream_id = completion.get("id")
-    if completion["choices"]:
-        first = completion["choices"][0]
-        summary.finish_reason = first["finish_reason"]
-        content = first["message"].get("content")
-        summary.output_characters = len(content) if isinstance(content, str) else 0
-    if isinstance(completion.get("usage"), Mapping):
-        summary.usage = _usage(completion["usage"])
+    first = completion["choices"][0]
+    summary.finish_reason = first["finish_reason"]
+    content = first["message"].get("content")
+    summary.output_characters = len(content) if isinstance(content, str) else 0
+    _note_usage(summary, completion)
 
 
-def _usage(usage: Mapping[str, Any]) -> Usage:
-    details = usage.get("prompt_tokens_details") or {}
-    return Usage(
-        prompt=int(usage.get("prompt_tokens") or 0),
-        completion=int(usage.get("completion_tokens") or 0),
-        cached=int(details.get("cached_tokens") or 0),
-    )
+def _note_usage(summary: Summary, answer: dict[str, Any]) -> None:
+    """What an answer or a chunk tells of its tokens. What cannot be used is taken out, and estimated in the end."""
+    told = answer.get("usage")
+    if told is None:
+        return
+    usage = _usage(told)
+    if usage is None:
+        del answer["usage"]
+    else:
+        summary.usage = usage
+
+
+def _usage(told: Any) -> Usage | None:
+    prompt, completion = (_count(told, name) for name in ("prompt_tokens", "completion_tokens"))
+    if prompt is None or completion is None:
+        return None
+    cached = _count(told.get("prompt_tokens_details"), "cached_tokens")
+    return Usage(prompt, completion, min(cached or 0, prompt))
+
+
+def _count(holder: Any, name: str) -> int | None:
+    """A number of tokens; None where it is none."""
+    value = holder.get(name) if isinstance(holder, Mapping) else None
+    return value if type(value) is int and value >= 0 else None
