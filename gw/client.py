@@ -34,7 +34,10 @@ class Value(dict[str, Any]):
 
 
 def _value(raw: bytes) -> Value:
-    value = _wrap(orjson.loads(raw))
+    try:
+        value = _wrap(orjson.loads(raw))
+    except ValueError as error:
+        raise APIError(f"the gateway answered what is no JSON: {raw[:200]!r}", status=502) from error
     if not isinstance(value, Value):
         raise APIError(f"the gateway answered {type(value).__name__} instead of an object", status=502)
     return value
@@ -70,26 +73,27 @@ class _Chunks:
         self._decoder = SSEDecoder()
         self.is_done = False
 
-    def feed(self, data: bytes) -> list[Value]:
+    def feed(self, data: bytes) -> Iterator[Value]:
         return self._read(self._decoder.feed(data))
 
-    def finish(self) -> list[Value]:
-        left = self._read(self._decoder.finish())
+    def finish(self) -> Iterator[Value]:
+        yield from self._read(self._decoder.finish())
         if not self.is_done:
-            raise APIError("the stream was cut: no [DONE] came", status=0, code="stream_cut")
-        return left
+            raise _cut("no [DONE] came")
 
-    def _read(self, events: Sequence[Event]) -> list[Value]:
-        found: list[Value] = []
-        for event in events:
+    def _read(self, events: Sequence[Event]) -> Iterator[Value]:
+        for event in events:  # one by one: what came before an error is the answer so far
             if event.data == b"[DONE]":
                 self.is_done = True
                 break
             value = _value(event.data)
             if value.get("error"):
                 raise _failure(0, event.data)
-            found.append(value)
-        return found
+            yield value
+
+
+def _cut(why: str) -> APIError:
+    return APIError(f"the stream was cut: {why}", status=0, code="stream_cut")
 
 
 class ChunkStream:
@@ -111,8 +115,12 @@ class ChunkStream:
     def __iter__(self) -> Iterator[Value]:
         chunks = _Chunks()
         with self:
-            for data in self.response.iter_raw():
-                yield from chunks.feed(data)
+            try:
+                for data in self.response.iter_raw():
+                    yield from chunks.feed(data)
+            except httpx.TransportError as error:
+                if not chunks.is_done:
+                    raise _cut(f"{type(error).__name__}: {error}") from error
             yield from chunks.finish()
 
 
@@ -135,9 +143,13 @@ class AsyncChunkStream:
     async def __aiter__(self) -> AsyncIterator[Value]:
         chunks = _Chunks()
         async with self:
-            async for data in self.response.aiter_raw():
-                for value in chunks.feed(data):
-                    yield value
+            try:
+                async for data in self.response.aiter_raw():
+                    for value in chunks.feed(data):
+                        yield value
+            except httpx.TransportError as error:
+                if not chunks.is_done:
+                    raise _cut(f"{type(error).__name__}: {error}") from error
             for value in chunks.finish():
                 yield value
 

@@ -95,6 +95,57 @@ def test_a_stream_that_breaks_raises_and_does_not_look_whole(gw: Running, tmp_pa
         list(client.chat.completions.create(model="gpt-4", messages=HI, stream=True))
 
 
+def read(url: str) -> tuple[list[str], APIError | None]:
+    """The texts that a stream gives, and the failure that ends it."""
+    texts: list[str] = []
+    with GatewayClient(base_url=url) as client:
+        try:
+            for chunk in client.chat.completions.create(messages=HI, stream=True):
+                texts += [choice.delta.get("content") or "" for choice in chunk.choices]
+        except APIError as error:
+            return texts, error
+    return texts, None
+
+
+async def read_async(url: str) -> tuple[list[str], APIError | None]:
+    texts: list[str] = []
+    async with AsyncGatewayClient(base_url=url) as client:
+        try:
+            async for chunk in await client.chat.completions.create(messages=HI, stream=True):
+                texts += [choice.delta.get("content") or "" for choice in chunk.choices]
+        except APIError as error:
+            return texts, error
+    return texts, None
+
+
+def test_what_came_in_one_piece_with_an_error_is_given_before_it(gw: Running) -> None:
+    told = {"error": {"message": "boom", "type": "api_error", "param": None, "code": None}}
+    url = gw.add_provider(streams(sse(*chunks("Hel", "lo")[:3], told, done=False))).url
+    for texts, error in (read(url), asyncio.run(read_async(url))):
+        assert texts == ["", "Hel", "lo"]
+        assert str(error) == "boom"
+
+
+def test_a_connection_that_breaks_in_mid_stream_is_the_clients_one_error(gw: Running) -> None:
+    url = gw.add_provider(streams(sse(*chunks("Hello")[:2], done=False), cut=True)).url
+    for texts, error in (read(url), asyncio.run(read_async(url))):
+        assert texts == ["", "Hello"]
+        assert error is not None
+        assert (error.status, error.code) == (0, "stream_cut")
+
+
+def test_a_connection_that_breaks_behind_the_end_is_no_failure(gw: Running) -> None:
+    url = gw.add_provider(streams(sse(*chunks("Hello")), cut=True)).url
+    for texts, error in (read(url), asyncio.run(read_async(url))):
+        assert (texts, error) == (["", "Hello", ""], None)
+
+
+def test_an_answer_that_is_no_json_is_the_clients_one_error(gw: Running) -> None:
+    url = gw.add_provider(answers(b"<html>", content_type="text/html")).url
+    with GatewayClient(base_url=url) as client, pytest.raises(APIError, match="no JSON"):
+        client.chat.completions.create(messages=HI)
+
+
 def test_no_gateway_at_all_says_so() -> None:
     with (
         GatewayClient(base_url="http://127.0.0.1:9") as client,
