@@ -29,14 +29,9 @@ from gw.message import Attempt, Exchange, NotThere, Request, Response
 from gw.near import near
 from gw.outcome import status_of
 from gw.paths import (
-    CHAT,
-    HEALTH,
-    METRICS,
     MODEL_OPERATIONS,
-    MODELS,
-    QUEUE,
+    OPERATIONS,
     ROUTE,
-    SESSIONS,
     UNKNOWN,
     find_page,
     known_paths,
@@ -48,8 +43,6 @@ if TYPE_CHECKING:
     from gw.endpoints.status import StatusPages
 
 logger = logging.getLogger("gw.app")
-
-OPERATIONS = (CHAT, MODELS, HEALTH, QUEUE, METRICS, ROUTE, SESSIONS, UNKNOWN)
 
 
 class App:

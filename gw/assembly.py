@@ -16,6 +16,7 @@ from gw.errors import ConfigError
 from gw.known_secrets import CREDENTIAL, KnownSecrets
 from gw.option_kinds import without_none
 from gw.options import dotted, make, parameters
+from gw.pipeline import mistakes
 from gw.places import QUEUE_SIZE, QUEUE_TIMEOUT, Places
 from gw.secret import Secret
 from gw.settings import ServerOptions, SessionOptions
@@ -140,7 +141,8 @@ def build(config: Config, services: Mapping[Any, object] | None = None, former: 
         layer = None if former is None else _same_layer(former, component, its)
         if layer is None:
             layer, wrong = make(component.factory, component.keywords, its, component.path)
-            problems += wrong
+            is_as_written = layer is component.factory
+            problems += wrong or [f"{component.path}: {each}" for each in mistakes(layer, as_written=is_as_written)]
         layers.append((name, layer))
     if problems:
         raise ConfigError(problems)

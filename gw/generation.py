@@ -18,11 +18,13 @@ from gw.assembly import Built, LivingBackends
 from gw.backend import Backend, Price
 from gw.config import Config, build
 from gw.endpoints.status import StatusPages
+from gw.errors import ConfigError
 from gw.estimate import account
 from gw.known_secrets import KnownSecrets
 from gw.message import Exchange
 from gw.metrics import Metrics
 from gw.models import Catalogue, catalogue
+from gw.pipeline import mistakes
 from gw.server.connection import Connection
 from gw.sessions import Sessions
 from gw.shared import Shared
@@ -85,6 +87,9 @@ class Generation:
         for backend in extras.backends:
             self.backends.add(backend)
         self.layers = list(self._built.middleware)
+        wrong = [f'middleware "{name}": {mistake}' for name, layer in extras.middleware for mistake in mistakes(layer)]
+        if wrong:
+            raise ConfigError(wrong)
         place = [name for name, _ in self.layers].index("translate")
         self.layers[place:place] = extras.middleware
         self.transports: Transports = Transports(config, None if former is None else former.transports)

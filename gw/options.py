@@ -44,8 +44,11 @@ class Option(NamedTuple):
 
 
 def is_plain(factory: object) -> bool:
-    """Whether it is used as it is: an `async def`, or an object that somebody made already."""
-    return inspect.iscoroutinefunction(factory) or not (inspect.isclass(factory) or inspect.isroutine(factory))
+    """Whether it is used as it is: a middleware written as a function, or an object that somebody made already."""
+    if inspect.iscoroutinefunction(factory) or not (inspect.isclass(factory) or inspect.isroutine(factory)):
+        return True
+    # What takes a request is no constructor: somebody forgot the `async`, which `gw.pipeline.mistakes` tells.
+    return inspect.isfunction(factory) and next(iter(inspect.signature(factory).parameters), "") == "request"
 
 
 def parameters(factory: Callable[..., Any]) -> list[Option]:

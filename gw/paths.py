@@ -10,6 +10,7 @@ from urllib.parse import unquote
 CHAT, MODELS, HEALTH, QUEUE, METRICS, ROUTE = "chat", "models", "health", "queue", "metrics", "route"
 SESSIONS = "sessions"
 UNKNOWN = "unknown"  # the operation of a path that means nothing; auth covers it too
+OPERATIONS = (CHAT, MODELS, HEALTH, QUEUE, METRICS, ROUTE, SESSIONS, UNKNOWN)
 MODEL_OPERATIONS = frozenset({CHAT})  # what a middleware is for unless it names its operations
 
 

@@ -8,14 +8,17 @@ Values go in and values come out; nothing is answered by side effect.
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from types import MethodType
 from typing import Any, TypeVar
 
 from gw.document import Completion
 from gw.errors import GatewayError
 from gw.message import Request, Response
+from gw.near import near
+from gw.paths import OPERATIONS
 from gw.stream import ListStream, Stream
 from gw.whole_as_chunks import chunks_of
 
@@ -122,6 +125,47 @@ def _check_head(name: str, status: int, headers: Mapping[str, str]) -> None:
 
 _FIELD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 5.6.2
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 5.5
+
+
+def mistakes(layer: Any, *, as_written: bool = False) -> list[str]:
+    """What of a middleware can be told to be wrong before it runs, each with its cure.
+
+    `as_written`: it is what a file says, not what a program has made: what others wrap may return an awaitable.
+    """
+    found = []
+    is_def = as_written and inspect.isfunction(layer) and not inspect.iscoroutinefunction(inspect.unwrap(layer))
+    if is_def or inspect.isasyncgenfunction(layer):
+        found.append(f"{layer.__qualname__} is not asynchronous: write `async def {layer.__name__}{_TAKES}`")
+    elif not _takes_two(layer):
+        found.append(f"it is called with two arguments: write `async def {_name(layer)}{_TAKES}`")
+    named = getattr(layer, "operations", None)
+    if named is None:
+        return found
+    if not isinstance(named, Collection) or (isinstance(named, str) and named != "*"):
+        return [*found, f'operations is a set of names such as {{"chat", "models"}}; found {named!r:.60}']
+    known = f'(there are: {", ".join(sorted(OPERATIONS))}; "*" is all)'
+    return found + [
+        f'operations: nothing is called "{operation}"{near(str(operation), OPERATIONS)} {known}'
+        for operation in named
+        if operation not in (*OPERATIONS, *ALL)
+    ]
+
+
+_TAKES = "(request, call_next)` with `return await call_next(request)"
+
+
+def _takes_two(layer: Any) -> bool:
+    try:
+        inspect.signature(layer).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # made in C: it does not say
+        return True
+    return True
+
+
+def _name(layer: Any) -> str:
+    return layer.__name__ if inspect.isroutine(layer) else "__call__"
 
 
 class MiddlewareError(TypeError):

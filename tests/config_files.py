@@ -33,6 +33,30 @@ async def plain(request, call_next):
     return await call_next(request)
 
 
+def without_async(request, call_next):
+    return call_next(request)
+
+
+async def generating(request, call_next):
+    yield await call_next(request)
+
+
+async def one(request):
+    pass
+
+
+class Mistyped(Audit):
+    operations = {"chta"}
+
+
+class Spelled(Audit):
+    operations = "chat"
+
+
+class Every(Audit):
+    operations = "*"
+
+
 not_middleware = 5
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gw.config import DEFAULT_PIPELINE, build
+from gw.errors import ConfigError
+from gw.gateway import GatewayServer
+from gw.message import Request
 from gw.registry import register_custom_backend
 from tests.config_files import backend_of, config_of, problems_of
 
@@ -46,6 +50,32 @@ def test_what_is_no_middleware_is_told_where_it_is_named(tmp_path: Path, use: st
     (problem,) = problems_of(tmp_path, f'pipeline = {pipeline}\n[middleware.audit]\nuse = "{use}"\n')
     assert problem.startswith("middleware.audit.use: ")
     assert told in problem
+
+
+@pytest.mark.parametrize(
+    ("use", "told"),
+    [
+        ("without_async", "without_async is not asynchronous: write `async def without_async(request, call_next)`"),
+        ("generating", "generating is not asynchronous: write `async def generating(request, call_next)`"),
+        ("one", "it is called with two arguments: write `async def one(request, call_next)`"),
+        ("Mistyped", 'operations: nothing is called "chta"; did you mean "chat"?'),
+        ("Spelled", "operations is a set of names"),
+    ],
+)
+def test_middleware_that_could_not_run_is_told_at_load(tmp_path: Path, use: str, told: str) -> None:
+    (problem,) = problems_of(tmp_path, pipeline_with(tmp_path, "audit", use, "translate"))
+    assert problem.startswith(f"middleware.audit: {told}")
+
+
+def test_a_star_is_all_operations(tmp_path: Path) -> None:
+    assert "audit" in config_of(tmp_path, pipeline_with(tmp_path, "audit", "Every", "route")).pipeline
+
+
+def test_middleware_that_a_program_gives_is_looked_at_too() -> None:
+    async def one(request: Request) -> None: ...
+
+    with pytest.raises(ConfigError, match=r'middleware "mine": it is called with two arguments'):
+        asyncio.run(GatewayServer({"server": {"port": 0}}, middleware=[("mine", one)]).start())
 
 
 def test_a_configured_middleware_that_does_not_run_is_a_warning(tmp_path: Path) -> None:
