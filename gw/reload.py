@@ -99,11 +99,15 @@ def changes(former: Config, config: Config) -> list[str]:
     if former.pipeline != config.pipeline:
         found.append(f"pipeline {' -> '.join(config.pipeline)}")
     found += _changed("middleware", former.middleware, config.middleware)
-    before = {table.name: (table.table, table.keys) for table in former.backends}
-    found += _changed("backend", before, {table.name: (table.table, table.keys) for table in config.backends})
+    found += _changed("backend", *(_backends(each) for each in (former, config)))
     tables = (("server", former.server, config.server), ("sessions", former.sessions, config.sessions))
     found += [name for name, old, new in tables if old != new]
     return found + (["models"] if former.models != config.models else [])
+
+
+def _backends(config: Config) -> dict[str, object]:
+    """By name, what makes a backend another one: its table, its keys, and the class, which is new with its file."""
+    return {table.name: (table.table, table.keys, table.factory) for table in config.backends}
 
 
 def _changed(noun: str, former: Mapping[str, object], new: Mapping[str, object]) -> list[str]:

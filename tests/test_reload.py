@@ -15,7 +15,7 @@ from gw.config import read
 from gw.errors import ConfigError
 from gw.message import Request, Response
 from gw.pipeline import Handler
-from gw.reload import held_to
+from gw.reload import changes, held_to
 from tests.fakes import Asked, LoopbackProvider, Script, answers, chunks, completion, sse
 from tests.running import Running, running, settings
 
@@ -260,17 +260,22 @@ def test_a_key_that_was_taken_out_is_refused_at_once(gw: Running, http: httpx.Cl
     assert [status(f"{n}-key-0123456789") for n in ("first", "second", "third")] == [401, 200, 200]
 
 
-def test_code_of_ones_own_that_has_changed_is_taken_up(gw: Running, http: httpx.Client, tmp_path: Path) -> None:
+def test_code_of_ones_own_that_has_changed_is_taken_up_and_told(
+    gw: Running, http: httpx.Client, tmp_path: Path
+) -> None:
     code = "class Mine:\n    async def chat_completion(self, request, config):\n        return 'ONE'\n"
     (tmp_path / "mine.py").write_text(code)
     (tmp_path / "gateway.toml").write_text(f"{FILE}[backends.a]\nadapter = './mine.py:Mine'\n")
     url = gw.start(tmp_path / "gateway.toml")
-    said = []
+    said, told = [], []
     for word in ("ONE", "TWO", "SIX"):  # of one length, within one second: byte code on disk would look fresh
         (tmp_path / "mine.py").write_text(code.replace("ONE", word))
+        former = gw.gateway.config
         gw.run(gw.gateway.reload())
+        told.append(changes(former, gw.gateway.config))
         said.append(ask(http, url).json()["choices"][0]["message"]["content"])
     assert said == ["ONE", "TWO", "SIX"]
+    assert told == [[], ["backend a changed"], ["backend a changed"]]
 
 
 # --- what is refused --------------------------------------------------------------------------------------------
