@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import orjson
 import pytest
 
 from gw.document import Chunk, Completion
+from gw.errors import ClientGone, GatewayError
 from gw.message import Exchange, Request, Response
 from gw.pipeline import Handler
 from gw.stream import ListStream, Stream
 from gw.whole_as_chunks import chunks_of
-from tests.fakes import Asked, answers, chunk, completion, sse
+from tests.fakes import Asked, answers, chunk, completion, fake_backend, sse
 from tests.recordings import read_chunks, read_completion
 from tests.running import Running, running, settings
 
@@ -160,6 +161,33 @@ def test_a_stream_where_none_was_asked_for_is_told(gw: Running, tmp_path: Path) 
     response = post(gw)
     assert response.status_code == 500
     assert "a stream where none was asked for" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("is_own", [False, True], ids=["adapter", "backend of one's own"])
+def test_an_observer_is_told_why_the_stream_around_it_failed(gw: Running, tmp_path: Path, is_own: bool) -> None:
+    ends: list[BaseException | None] = []
+
+    class Observer:
+        def chunks(self, chunks: Sequence[Chunk]) -> None: ...
+
+        def end(self, error: BaseException | None) -> None:
+            ends.append(error)
+
+    async def observing(request: Request, call_next: Handler) -> Response:
+        response = await call_next(request)
+        assert isinstance(response.content, Stream)
+        response.content = response.content.observed(Observer())
+        return response
+
+    own = fake_backend("a", [chunk({"content": "Hello"}), chunk({}, "stop")], model="gpt-4")
+    backend = {"adapter": "openai", "base_url": gw.add_provider(endless).url + "/v1", "model": "gpt-4"}
+    layers = [("mistaken", a_map_that_fails), ("observing", observing)]
+    given = settings(tmp_path) if is_own else settings(tmp_path, backends={"a": backend})
+    gw.start(given, middleware=layers, backends=[own] if is_own else [])
+    post(gw, stream=True)
+    (end,) = ends
+    assert isinstance(end, GatewayError)
+    assert not isinstance(end, ClientGone)
 
 
 # --- a whole answer to a request for a stream --------------------------------------------------------------------

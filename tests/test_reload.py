@@ -260,9 +260,7 @@ def test_a_key_that_was_taken_out_is_refused_at_once(gw: Running, http: httpx.Cl
     assert [status(f"{n}-key-0123456789") for n in ("first", "second", "third")] == [401, 200, 200]
 
 
-def test_code_of_ones_own_that_has_changed_is_taken_up_and_told(
-    gw: Running, http: httpx.Client, tmp_path: Path
-) -> None:
+def test_own_code_that_has_changed_is_taken_up_and_told(gw: Running, http: httpx.Client, tmp_path: Path) -> None:
     code = "class Mine:\n    async def chat_completion(self, request, config):\n        return 'ONE'\n"
     (tmp_path / "mine.py").write_text(code)
     (tmp_path / "gateway.toml").write_text(f"{FILE}[backends.a]\nadapter = './mine.py:Mine'\n")

@@ -162,6 +162,12 @@ def test_a_map_changes_or_drops_chunks() -> None:
     assert [value["choices"][0]["delta"]["content"] for value in asyncio.run(drain(stream))] == ["A", "B"]
 
 
+def test_a_map_to_something_else_is_told() -> None:
+    stream = Pieces(chunks("a")).map(lambda piece: "A")  # type: ignore[arg-type, return-value]
+    with pytest.raises(TypeError, match="the function of `map` gave str: let it return a Chunk"):
+        asyncio.run(drain(stream))
+
+
 def test_a_generator_is_closed_even_if_it_never_started() -> None:
     closed: list[bool] = []
 

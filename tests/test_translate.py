@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from gw.adapter import Codec, WholeBody, WireRequest, WireResponse
 from gw.backend import Price, Timeouts
-from gw.document import Completion
+from gw.document import Chunk, Completion
 from gw.errors import (
     ClientGone,
     InvalidRequest,
@@ -157,6 +158,25 @@ def test_a_client_that_leaves_frees_the_provider_and_is_recorded() -> None:
     asyncio.run(go())
     assert transport.bodies[0].is_closed
     assert isinstance(request.exchange.attempts[0].error, ClientGone)
+    assert backend.health.in_flight == 0
+
+
+def test_an_observer_that_fails_at_the_end_keeps_no_connection() -> None:
+    class Broken:
+        def chunks(self, chunks: Sequence[Chunk]) -> None: ...
+
+        def end(self, error: BaseException | None) -> None:
+            raise ValueError("an observer's own fault")
+
+    request, transport, backend = setting([lines(*chunks("Hello")[:2]), lines(*chunks("x"))])
+
+    async def go() -> None:
+        response = await Translate()(request, transport)
+        assert isinstance(response.content, Stream)
+        await response.content.observed(Broken()).aclose()
+
+    asyncio.run(go())
+    assert transport.bodies[0].is_closed
     assert backend.health.in_flight == 0
 
 
