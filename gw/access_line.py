@@ -38,14 +38,19 @@ class AccessLines:
         self,
         *,
         format: Literal["text", "json"] = "text",
+        may_quote: bool = True,
         output: BinaryIO | None = None,
         secrets: KnownSecrets | None = None,
         clock: Callable[[], float] = time.monotonic,
         queue: int = QUEUE,
     ) -> None:
-        """`output` is sys.stdout where none is given; `clock` is that of Exchange.started."""
+        """Without `may_quote` errors are told by their codes alone, as their messages quote prompts and answers.
+
+        `output` is sys.stdout where none is given; `clock` is that of Exchange.started.
+        """
         self.dropped = 0
         self._line = json_line if format == "json" else text_line
+        self._may_quote = may_quote
         self._output: BinaryIO = output if output is not None else _stdout()
         self._secrets = secrets or KnownSecrets()
         self._clock = clock
@@ -75,7 +80,7 @@ class AccessLines:
         lines = []
         for exchange in exchanges:
             try:
-                lines.append(self._line(exchange, self._clock()))
+                lines.append(self._line(exchange, self._clock(), self._may_quote))
             except Exception:
                 logger.exception("the access line of request %s could not be made", exchange.id)
         if self._secrets and self._secrets.are_in("".join(lines)):  # hardly ever; together they cost less to search
@@ -100,7 +105,7 @@ class AccessLines:
             self.dropped += len(lines)
 
 
-def text_line(exchange: Exchange, now: float) -> str:
+def text_line(exchange: Exchange, now: float, may_quote: bool = True) -> str:
     """`TIME METHOD PATH STATUS BACKEND MODEL DURATION` and then what else there is, as name=value."""
     last, error, started, began = exchange.attempt, exchange.error, exchange.started, exchange.first_content
     usage, cost = _spent(exchange)
@@ -127,11 +132,11 @@ def text_line(exchange: Exchange, now: float) -> str:
         line += " degraded"
     line += f" {_who(exchange.principal.name, exchange.client)} id={_shown(exchange.id)}"
     if error is not None:
-        line += f" error={_shown(code_of(error) or '-')} {_quoted(message_of(error))}"
+        line += f" error={_shown(code_of(error) or '-')} {_quoted(message_of(error, may_quote=may_quote))}"
     return line + "\n"
 
 
-def json_line(exchange: Exchange, now: float) -> str:
+def json_line(exchange: Exchange, now: float, may_quote: bool = True) -> str:
     """One JSON object in ASCII; times in seconds, null where there is nothing to tell."""
     last, error, started, began = exchange.attempt, exchange.error, exchange.started, exchange.first_content
     usage, cost = _spent(exchange)
@@ -153,7 +158,7 @@ def json_line(exchange: Exchange, now: float) -> str:
         "key": exchange.principal.name,
         "client": exchange.client,
         "request_id": exchange.id,
-        "error": None if error is None else message_of(error),
+        "error": None if error is None else message_of(error, may_quote=may_quote),
         "code": None if error is None else code_of(error),
     }
     try:

@@ -60,6 +60,7 @@ class Config:
     dotenv: Mapping[str, str] = field(repr=False)
     origin: Origin
     warnings: tuple[str, ...] = ()
+    may_quote: bool = True  # False: nothing of prompts and answers is to be kept, nor told in a line on stdout
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

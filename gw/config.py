@@ -135,6 +135,7 @@ class _Reading:
             dotenv=self.layers[0],
             origin=self.origin,
             warnings=tuple(self.warnings),
+            may_quote=not _keeps_less(middleware),
         )
         self._try(config)
         if self.problems:
@@ -296,6 +297,12 @@ def _is_served(factory: Any) -> bool:
 
 def _is_off(table: object) -> bool:
     return isinstance(table, Mapping) and table.get("enabled") is False
+
+
+def _keeps_less(middleware: Mapping[str, Any]) -> bool:
+    """Whether a log is to keep less than everything: that is meant for the lines on stdout, too, without its rows."""
+    tables = [(name, table) for name, table in middleware.items() if isinstance(table, Mapping)]
+    return any(table.get("content", "full") != "full" for name, table in tables if table.get("use", name) == "log")
 
 
 def _has_inline_key(table: Mapping[str, Any]) -> bool:

@@ -94,7 +94,9 @@ class Generation:
         self.layers[place:place] = extras.middleware
         self.transports: Transports = Transports(config, None if former is None else former.transports)
         self._is_heard = config.server.log_level in ("debug", "info")
-        self._access = self._same_access() or AccessLines(format=config.server.log_format, secrets=standing.secrets)
+        self._access = self._same_access() or AccessLines(
+            format=config.server.log_format, may_quote=config.may_quote, secrets=standing.secrets
+        )
 
     # --- made from what was before -------------------------------------------------------------------------------
 
@@ -111,8 +113,11 @@ class Generation:
 
     def _same_access(self) -> AccessLines | None:
         former = self._former
-        is_same = former is not None and former.config.server.log_format == self.config.server.log_format
-        return former._access if former is not None and is_same and former._is_heard == self._is_heard else None
+        is_same = former is not None and former._line_options() == self._line_options()
+        return former._access if former is not None and is_same else None
+
+    def _line_options(self) -> tuple[object, ...]:
+        return self.config.server.log_format, self.config.may_quote, self._is_heard
 
     def _build(self) -> Built:
         standing, former = self._standing, self._former

@@ -56,10 +56,14 @@ def status_of(error: BaseException | None) -> int | None:
     return error.status if isinstance(error, GatewayError) else 500
 
 
-def message_of(error: BaseException) -> str:
-    """What to tell of an error. A bug of ours is told by its class only: its text may hold anything."""
+def message_of(error: BaseException, *, may_quote: bool = True) -> str:
+    """What to tell of an error. A bug of ours is told by its class only: its text may hold anything.
+
+    A message may quote what was asked or answered, its code does not: that is told where nothing may be quoted.
+    """
     if type(error) is ClientGone or isinstance(error, asyncio.CancelledError):
         return "the client hung up"
     if isinstance(error, GatewayError):
-        return error.message or error.type
+        is_ours = isinstance(error, ClientGone)
+        return (error.message if may_quote or is_ours else error.code) or error.type
     return f"internal error: {type(error).__name__}"

@@ -6,16 +6,21 @@ import io
 import json
 import os
 import threading
+from pathlib import Path
 from typing import Any, Literal
 
+import httpx
+import orjson
 import pytest
 
 from gw.access_line import AccessLines
-from gw.errors import NotFound, UpstreamConnectionError
+from gw.errors import ClientGone, InvalidRequest, NotFound, UpstreamConnectionError
 from gw.known_secrets import KnownSecrets
 from gw.message import Exchange, Usage
 from gw.secret import Secret
 from tests.exchanges import attempt, exchange, refused
+from tests.fakes import answers
+from tests.running import running, settings
 
 
 def written(*exchanges: Exchange, format: Literal["text", "json"] = "text", **options: Any) -> str:
@@ -98,6 +103,45 @@ def test_a_known_secret_is_not_shown() -> None:
     for format in formats:
         output = written(exchange(error=NotFound('the key sk-canary-"123 is wrong')), format=format, secrets=secrets)
         assert "canary" not in output
+
+
+SAID = "Invalid prompt: the patient has cancer"
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_where_nothing_is_to_be_kept_an_error_is_told_by_its_code(format: Literal["text", "json"]) -> None:
+    refused_by_us = refused(InvalidRequest(SAID, code="invalid_value"))
+    refused_by_them = exchange(error=InvalidRequest(SAID))
+    lines = written(refused_by_us, refused_by_them, exchange(error=ClientGone("the client hung up")), format=format, may_quote=False)
+    assert "patient" not in lines
+    first, second, last = lines.splitlines()
+    assert "invalid_value" in first
+    assert "invalid_value" in second
+    assert "the client hung up" in last
+    assert "patient" in written(refused_by_us, format=format)
+
+
+@pytest.mark.parametrize("table", [{"content": "none"}, {"content": "redacted"}, {"content": "none", "enabled": False}])
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_what_the_log_does_not_keep_is_not_on_stdout_either(
+    table: dict[str, Any], format: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answer = orjson.dumps({"error": {"message": SAID, "type": "invalid_request_error"}})
+    with running() as gw:
+        provider = gw.add_provider(answers(answer, status=400))
+        backend = {"adapter": "openai", "base_url": f"{provider.url}/v1", "api_key": "sk-test-key", "model": "m"}
+        tables = settings(tmp_path, backends={"a": backend}, server={"log_format": format})
+        tables["middleware"] = tables["middleware"] | {"log": tables["middleware"]["log"] | table}
+        url = gw.start(tables)
+        for body in (
+            {"messages": "the patient has cancer"},
+            {"messages": [{"role": "the patient has cancer"}]},
+            {"messages": [{"role": "user", "content": "the patient has cancer"}]},
+        ):
+            assert httpx.post(f"{url}/v1/chat/completions", json=body).status_code == 400
+    told = capfd.readouterr().out
+    assert told.count("/v1/chat/completions") == 3
+    assert "patient" not in told
 
 
 def test_lines_are_in_order_and_whole_pieces_fit_a_pipe() -> None:

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from gw.backend import Backends
-from gw.errors import GatewayError
 from gw.estimate import account, total_cost, total_usage
 from gw.known_secrets import KnownSecrets
 from gw.message import Attempt, Exchange
-from gw.outcome import code_of, is_client_gone, message_of, outcome_of, status_of, type_of
+from gw.outcome import code_of, message_of, outcome_of, status_of, type_of
 from gw.request_log.content import MAX_NAME, Content, ContentKeeper, to_json
 from gw.request_log.rows import Rows, mapped
 from gw.request_log.schema import (
@@ -258,9 +257,7 @@ class RowMaker:
         return f"status {exchange.status}", "api_error", None
 
     def _message(self, error: BaseException) -> str:
-        if not self._is_full and isinstance(error, GatewayError) and not is_client_gone(error):
-            return error.code or error.type  # a message may quote what was asked; its code does not
-        return message_of(error)
+        return message_of(error, may_quote=self._is_full)
 
     def cleaned(self, batch: list[Rows]) -> list[Rows]:
         """The rows without the known secrets."""
