@@ -41,6 +41,11 @@ def behind_slash(model: str) -> str:
     return name
 
 
+def no_model_of_its_own(backend: str) -> InvalidRequest:
+    """400: it has to be told a model."""
+    return InvalidRequest(f'backend "{backend}" has no model of its own: name one in `model`', param="model")
+
+
 def incapable(missing: str, who: str) -> InvalidRequest:
     """400: a capability is missing."""
     what = {

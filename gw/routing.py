@@ -1,6 +1,6 @@
 """Which backends may answer, best first: the one fixed order of both founding documents, decided without any I/O.
 
-1. named by the client: in the URL, in the body, or as `backend/model`
+1. named by the client: in the URL, in the body, or as `backend/model` where no mapping and no rule has that very name
 2. the first rule that matches: its own list, in its own order
 3. everybody who is ready, allowed, able and serves the model: long context first where it is needed, then the cheapest
    or the default backend, then the fallback chain; equals take turns
@@ -15,9 +15,20 @@ from typing import Any, Literal
 from gw.backend import Backend, Backends
 from gw.errors import Forbidden, GatewayError, InvalidRequest, NotFound, Unavailable
 from gw.message import Candidate, Request
+from gw.model_names import ModelNames, served
 from gw.ordering import Ordering, Size
 from gw.plan import AUTO, Able, Decision, Plan, Skipped
-from gw.refusals import SERVES_NOT, behind_slash, incapable, nobody, not_for, not_ready, unknown_backend, unknown_model
+from gw.refusals import (
+    SERVES_NOT,
+    behind_slash,
+    incapable,
+    no_model_of_its_own,
+    nobody,
+    not_for,
+    not_ready,
+    unknown_backend,
+    unknown_model,
+)
 from gw.rules import Facts, Rule
 from gw.wants import Wants, survey
 
@@ -54,6 +65,7 @@ class Router:
         self._backends = backends
         self._ordering = ordering
         self._rules = rules
+        self._names = ModelNames(backends, [rule for rule, _ in rules])
         self._unknown_model = unknown_model
         self._sticky = sticky_header
         self._plans: dict[tuple[object, ...], Plan] = {}
@@ -111,7 +123,7 @@ class Router:
                 model = behind_slash(model)
             return backend, model
         before, slash, _ = model.partition("/")
-        if slash and before in self._backends:
+        if slash and before in self._backends and not self._names.is_written(model):
             return self._backends[before], behind_slash(model)
         return None, model
 
@@ -134,11 +146,9 @@ class Router:
         missing = asked.missing(backend.capabilities)
         if missing is not None:
             raise incapable(missing, f'backend "{backend.name}"')
-        upstream = _served(backend, model)
+        upstream = served(backend, model)
         if upstream is None and model == AUTO:
-            raise InvalidRequest(
-                f'backend "{backend.name}" has no model of its own: name one in `model`', param="model"
-            )
+            raise no_model_of_its_own(backend.name)
         # A backend that the client named gets the model that the client named, mapped or not.
         upstream = upstream or model
         first = Candidate(backend, upstream, upstream if model == AUTO else model, "named by the client", True)
@@ -188,9 +198,11 @@ class Router:
             for rule, targets in self._rules:
                 if rule.matches(facts):
                     return self._ruled(rule, targets, request, model, asked, size)
+        if self._unknown_model == "error" and self._names.is_bare(model):
+            raise no_model_of_its_own(model)
         serving, skipped = self._serving(request, model)
         if not serving and model != AUTO:
-            if self._unknown_model == "error" and not self._somebody_serves(model):
+            if self._unknown_model == "error" and not self._names.is_served(model):
                 raise unknown_model(model, self.model_names())
             if self._unknown_model == "route":
                 model = AUTO
@@ -211,7 +223,7 @@ class Router:
                 skipped.append(Skipped(target.backend, reason))
                 continue
             # A rule may send any name: a backend that does not know it answers with its own model.
-            upstream = target.model or _served(backend, model) or backend.default_model()
+            upstream = target.model or served(backend, model) or backend.default_model()
             if upstream is None:
                 skipped.append(Skipped(target.backend, f'no model for "{model}"'))
             else:
@@ -259,42 +271,32 @@ class Router:
     def _serving(self, request: Request, model: str) -> tuple[list[Able], list[Skipped]]:
         found: list[Able] = []
         reserve: list[Able] = []
+        nameless: list[str] = []
         skipped: list[Skipped] = []
         for backend in self._backends:
             reason = _unusable(backend, request)
-            upstream = _served(backend, model)
+            upstream = served(backend, model)
             if reason:
                 skipped.append(Skipped(backend.name, reason))
             elif upstream is None:
                 skipped.append(Skipped(backend.name, f'{SERVES_NOT} "{model}"'))
+                if model == AUTO:
+                    nameless.append(backend.name)
             elif backend.explicit_only and model != backend.name:
                 reserve.append((backend, upstream))
             else:
                 found.append((backend, upstream))
         if found or (model != AUTO and self._unknown_model == "error"):
             return found, skipped
+        if nameless:
+            raise no_model_of_its_own(nameless[0])
         return reserve, skipped  # echo answers `auto` when nobody else is ready
 
     # --- names ---------------------------------------------------------------------------------------------------
 
     def model_names(self) -> list[str]:
-        """Every name that `model` may have here: backends, the keys of their mappings, rules' plain model names."""
-        names: dict[str, None] = {}
-        for backend in self._backends:
-            if backend.enabled:
-                names[backend.name] = None
-                names.update(dict.fromkeys(backend.models))
-        for rule, _ in self._rules:
-            word, _, value = rule.text.partition(":")
-            if word.strip() == "model" and not set("*?[ ") & set(value.strip()):
-                names[value.strip()] = None
-        return list(names)
-
-    def _somebody_serves(self, model: str) -> bool:
-        return any(
-            backend.enabled and not backend.explicit_only and _served(backend, model) is not None
-            for backend in self._backends
-        )
+        """Every name that `model` may have here."""
+        return self._names.listed()
 
     @staticmethod
     def _check_model_allowed(request: Request, model: str) -> None:
@@ -334,12 +336,6 @@ def _with_plain(plan: Plan, sticky: str, is_question: bool) -> Decision:
     except Unavailable:
         return replace(plan.plain.pick(sticky, is_question), degraded=True, drops_tools=True)
     return replace(decision, without_tools=plan.plain.stand_ins())
-
-
-def _served(backend: Backend, model: str) -> str | None:
-    if model == AUTO or model == backend.name:
-        return backend.default_model()
-    return backend.upstream_model(model)
 
 
 def _allows_backend(request: Request, backend: Backend) -> bool:

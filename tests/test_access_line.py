@@ -112,7 +112,8 @@ SAID = "Invalid prompt: the patient has cancer"
 def test_where_nothing_is_to_be_kept_an_error_is_told_by_its_code(format: Literal["text", "json"]) -> None:
     refused_by_us = refused(InvalidRequest(SAID, code="invalid_value"))
     refused_by_them = exchange(error=InvalidRequest(SAID))
-    lines = written(refused_by_us, refused_by_them, exchange(error=ClientGone("the client hung up")), format=format, may_quote=False)
+    left = exchange(error=ClientGone("the client hung up"))
+    lines = written(refused_by_us, refused_by_them, left, format=format, may_quote=False)
     assert "patient" not in lines
     first, second, last = lines.splitlines()
     assert "invalid_value" in first

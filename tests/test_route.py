@@ -46,6 +46,19 @@ def test_a_model_written_backend_slash_model_names_the_backend() -> None:
     assert chosen(router, model="meta/llama3")[0] == ("a", "meta/llama3")
 
 
+def test_a_name_that_is_listed_means_just_that_even_where_it_begins_with_a_backends_name() -> None:
+    openai = fake_backend("openai", models={"gpt-5": "gpt-5"}, problem="no key, set OPENAI_API_KEY")
+    rule = RuleTable(when="model: openai/fast", backend="b")
+    router = route(openai, fake_backend("a", models={"openai/gpt-4o": "x"}), fake_backend("b", model="y"), rules=[rule])
+    assert set(router.model_names()) >= {"openai/gpt-4o", "openai/fast"}
+    assert chosen(router, model="openai/gpt-4o")[0] == ("a", "x")
+    assert chosen(router, model="openai/fast") == [("b", "y")]
+    with pytest.raises(Unavailable, match='backend "openai" is not ready'):
+        router.decide(chat_request({"model": "openai/gpt-4o-mini"}))
+    with pytest.raises(Unavailable, match='backend "openai" is not ready'):
+        router.decide(chat_request({"model": "openai/gpt-4o", "backend": "openai"}))
+
+
 def test_url_and_body_that_differ_are_refused() -> None:
     router = route(fake_backend("a"), fake_backend("b"))
     with pytest.raises(InvalidRequest, match="name one"):
@@ -133,6 +146,24 @@ def test_auto_and_no_model_leave_the_choice_to_the_gateway() -> None:
     for chat in ({"model": "auto"}, {"model": None}):
         candidate = router.decide(chat_request(chat)).candidates[0]
         assert (candidate.backend.name, candidate.model, candidate.answers_as) == ("b", "glm", "glm")
+
+
+def test_a_backend_without_a_model_is_asked_for_those_that_clients_name_and_never_listed() -> None:
+    router = route(Backend(name="groq", kind="openai"), fake_backend("any", model="cheap"))
+    assert router.model_names() == ["any"]
+    assert chosen(router, model="llama-x") == [("groq", "llama-x"), ("any", "cheap")]
+    with pytest.raises(InvalidRequest, match='"groq" has no model of its own: name one in `model`'):
+        router.decide(chat_request({"model": "groq"}))
+    mapped = route(Backend(name="groq", kind="openai"), fake_backend("any", models={"groq": "cheap"}))
+    assert chosen(mapped, model="groq") == [("any", "cheap")]
+
+
+def test_echo_does_not_answer_for_a_ready_backend_that_has_to_be_told_a_model() -> None:
+    echo = fake_backend("echo", model="echo", explicit_only=True)
+    with pytest.raises(InvalidRequest, match='"groq" has no model of its own: name one in `model`'):
+        route(Backend(name="groq", kind="openai"), echo).decide(chat_request({"model": "auto"}))
+    waiting = Backend(name="groq", kind="openai", problem="no key, set GROQ_API_KEY")
+    assert chosen(route(waiting, echo), model="auto") == [("echo", "echo")]
 
 
 def test_a_backend_that_answers_by_itself_needs_no_model_to_be_chosen() -> None:
