@@ -17,7 +17,7 @@ from typing import Any
 from gw.assembly import ECHO, SERVICES, Built, Component, Config, build
 from gw.backend_table import BackendTable, Reader, tables
 from gw.certificates import certificate_problems
-from gw.config_checks import key_problems, order_problems, unknown_backends
+from gw.config_checks import idle_key_problems, key_problems, order_problems, unknown_backends
 from gw.config_file import Files, Origin, Source, load, look
 from gw.environ import Environ
 from gw.errors import ConfigError
@@ -120,6 +120,8 @@ class _Reading:
         standing = [(name, components[name].factory) for name in pipeline if name in components]
         self.problems += order_problems(standing, pipeline)
         self.problems += unknown_backends(middleware, every_name)
+        running = [(name, components[name].factory if name in components else None) for name in pipeline]
+        self.problems += idle_key_problems(running, middleware, self.environ)
         auth = components.get("auth")
         self.problems += key_problems(server, middleware.get("auth", {}) if auth else None, self.environ)
         config = Config(

@@ -1,4 +1,4 @@
-"""What no single component can see: the order of the pipeline, the names of backends, and who may reach the gateway."""
+"""What no single component can see: the order of the pipeline, names of backends, who may reach the gateway, keys."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from gw.near import near
 from gw.options import dotted
 from gw.pipeline import is_head_only, side
+from gw.registry import MIDDLEWARE, find
 from gw.settings import ServerOptions
 
 
@@ -90,10 +91,8 @@ def _references(middleware: Mapping[str, Any]) -> list[tuple[str, str]]:
         found += _each(f"middleware.fallback.{option}", _enabled(middleware, "fallback").get(option))
     of = _enabled(middleware, "fallback").get("after_content_of")
     found += [("middleware.fallback.after_content_of", name) for name in of] if isinstance(of, Mapping) else []
-    keys = _enabled(middleware, "auth").get("keys")
-    for name, key in keys.items() if isinstance(keys, Mapping) else ():
-        if isinstance(key, Mapping):
-            found += _each(dotted("middleware.auth.keys", name) + ".backends", key.get("backends"))
+    for name, key in _named_keys(_enabled(middleware, "auth")):
+        found += _each(dotted("middleware.auth.keys", name) + ".backends", key.get("backends"))
     return [(path, name) for path, name in found if isinstance(name, str)]
 
 
@@ -107,13 +106,19 @@ def _list(value: object) -> list[Any]:
 
 
 def _enabled(middleware: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = _table(middleware, name)
+    return {} if table.get("enabled") is False else table
+
+
+def _table(middleware: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     table = middleware.get(name)
-    return table if isinstance(table, Mapping) and table.get("enabled") is not False else {}
+    return table if isinstance(table, Mapping) else {}
 
 
 def key_problems(server: ServerOptions, auth: object, variables: Mapping[str, str]) -> list[str]:
     """Whether others could use the gateway, and its keys, without one. `auth` is its table, None where it is off."""
-    if server.is_loopback or _has_key(auth, variables):
+    has_key = isinstance(auth, Mapping) and auth.get("mode") != "off" and bool(_keys(auth, variables))
+    if server.is_loopback or has_key:
         return []
     return [
         f"server.host: {server.host} can be reached from other machines, and no key protects it; set API_AUTH_TOKEN "
@@ -121,11 +126,58 @@ def key_problems(server: ServerOptions, auth: object, variables: Mapping[str, st
     ]
 
 
-def _has_key(auth: object, variables: Mapping[str, str]) -> bool:
-    if not isinstance(auth, Mapping) or auth.get("mode") == "off":
-        return False
-    if auth.get("token") or auth.get("token_env", "API_AUTH_TOKEN") in variables:
-        return True
+def idle_key_problems(
+    pipeline: Sequence[tuple[str, Any]], middleware: Mapping[str, Any], variables: Mapping[str, str]
+) -> list[str]:
+    """Keys that nobody would ask for, and rates that nobody would enforce: whoever set them believes otherwise.
+
+    `pipeline` are (name, class) as they run, None for a class that could not be read.
+    """
+    auth = next((place for place, layer in enumerate(pipeline) if _is(layer, "auth")), None)
+    if auth is None:
+        return _without_auth(_table(middleware, "auth"), variables)
+    if any(_is(layer, "rate_limit") for layer in pipeline[auth:]):
+        return []
+    name = pipeline[auth][0]
+    return [
+        f"{dotted(dotted('middleware', name) + '.keys', key)}.rate: nothing would enforce it, as "
+        f'"rate_limit" does not run behind "{name}": put it there and switch it on, or take the rate out'
+        for key, options in _named_keys(_table(middleware, name))
+        if "rate" in options
+    ]
+
+
+def _without_auth(auth: Mapping[str, Any], variables: Mapping[str, str]) -> list[str]:
+    keys = _keys(auth, variables)
+    if not keys:
+        return []
+    path, cure = "pipeline", 'put "auth" into it'
+    if auth.get("enabled") is False:
+        path, cure = "middleware.auth.enabled", "switch it on"
+    away = "; ".join(f"unset {key}" if key in variables else f"remove {key}" for key in keys)
+    return [f'{path}: nobody would ask for {", ".join(keys)}, as "auth" does not run: {cure}, or {away}']
+
+
+def _is(layer: tuple[str, Any], name: str) -> bool:
+    """Whether this is the middleware of that name, one in its place, or one that is made from it."""
+    return layer[0] == name or (isinstance(layer[1], type) and issubclass(layer[1], find(MIDDLEWARE, name)))
+
+
+def _keys(auth: Mapping[str, Any], variables: Mapping[str, str]) -> list[str]:
+    """Where the keys are that a table of `auth` has for clients: variables and names."""
+    everything = auth.get("token_env", "API_AUTH_TOKEN")
+    found = [everything] if _is_set(everything, variables) else []
+    for name, key in _named_keys(auth):
+        if key.get("token") or _is_set(key.get("token_env"), variables):
+            found.append(f"keys.{name}")
+    return found
+
+
+def _is_set(variable: object, variables: Mapping[str, str]) -> bool:
+    return isinstance(variable, str) and variable in variables
+
+
+def _named_keys(auth: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     keys = auth.get("keys")
-    entries = keys.values() if isinstance(keys, Mapping) else ()
-    return any(isinstance(key, Mapping) and (key.get("token") or key.get("token_env") in variables) for key in entries)
+    entries = keys.items() if isinstance(keys, Mapping) else ()
+    return [(name, key) for name, key in entries if isinstance(key, Mapping)]

@@ -157,12 +157,57 @@ def test_this_machines_own_addresses_need_no_key(tmp_path: Path, host: str) -> N
     assert config_of(tmp_path, f'[server]\nhost = "{host}"').server.is_loopback
 
 
+TOKEN = {"API_AUTH_TOKEN": "a-long-enough-token-for-everybody"}
+OPEN = 'pipeline = ["route", "fallback", "log", "translate"]\n'
+CI = '[middleware.auth.keys.ci]\ntoken_env = "API_AUTH_TOKEN"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (OPEN, "pipeline: nobody would ask for API_AUTH_TOKEN, "),
+        ("[middleware.auth]\nenabled = false\n", "middleware.auth.enabled: nobody would ask for API_AUTH_TOKEN, "),
+        (OPEN + CI, "pipeline: nobody would ask for API_AUTH_TOKEN, keys.ci, "),
+        (OPEN + '[middleware.auth.keys.ci]\ntoken = "another-long-enough-token"\n', "pipeline: nobody would ask for"),
+    ],
+)
+def test_a_key_that_nobody_would_ask_for_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    (problem,) = problems_of(tmp_path, text, environ=TOKEN)
+    assert problem.startswith(told)
+    assert "or unset API_AUTH_TOKEN" in problem
+
+
+def test_without_a_key_auth_may_be_left_out_and_one_of_your_own_may_stand_in_its_place(tmp_path: Path) -> None:
+    config_of(tmp_path, OPEN)
+    config_of(tmp_path, "[middleware.auth]\nenabled = false\n[middleware.auth.keys.ci]\ntoken_env = 'NOT_SET'\n")
+    config_of(tmp_path, "[middleware.auth]\nuse = './mine.py:Head'\n", environ=TOKEN)
+    config_of(tmp_path, 'pipeline = ["gate", "route", "translate"]\n[middleware.gate]\nuse = "auth"\n', environ=TOKEN)
+    (problem,) = problems_of(tmp_path, "[middleware.auth]\nmod = 5\n", environ=TOKEN)
+    assert problem.startswith("middleware.auth.mod: "), "one that is written wrongly is there all the same"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[middleware.rate_limit]\nenabled = false\n",
+        'pipeline = ["auth", "route", "fallback", "log", "translate"]\n',
+        'pipeline = ["rate_limit", "auth", "route", "fallback", "log", "translate"]\n',
+    ],
+)
+def test_a_keys_rate_that_nothing_would_enforce_is_refused(tmp_path: Path, text: str) -> None:
+    rate = '[middleware.auth.keys.ci]\ntoken_env = "CI"\nrate = { max = 2 }\n'
+    environ = {"CI": "a-long-enough-token-for-everybody"}
+    (problem,) = problems_of(tmp_path, text + rate, environ=environ)
+    assert problem.startswith("middleware.auth.keys.ci.rate: nothing would enforce it")
+    config_of(tmp_path, rate, environ=environ)
+    config_of(tmp_path, text + rate.replace("rate =", "# rate ="), environ=environ)
+
+
 def test_a_key_opens_the_address_and_auth_off_does_not(tmp_path: Path) -> None:
     text = '[server]\nhost = "0.0.0.0"\n'
-    token = {"API_AUTH_TOKEN": "a-long-enough-token-for-everybody"}
-    assert config_of(tmp_path, text, environ=token).server.host == "0.0.0.0"
-    assert problems_of(tmp_path, text + '[middleware.auth]\nmode = "off"\n', environ=token)
-    assert problems_of(tmp_path, text + "[middleware.auth]\nenabled = false\n", environ=token)
+    assert config_of(tmp_path, text, environ=TOKEN).server.host == "0.0.0.0"
+    assert problems_of(tmp_path, text + '[middleware.auth]\nmode = "off"\n', environ=TOKEN)
+    assert problems_of(tmp_path, text + "[middleware.auth]\nenabled = false\n", environ=TOKEN)
     named = text + '[middleware.auth.keys.ci]\ntoken_env = "GATEWAY_KEY_CI"\n'
     assert problems_of(tmp_path, named)
-    assert config_of(tmp_path, named, environ={"GATEWAY_KEY_CI": token["API_AUTH_TOKEN"]}).server.host == "0.0.0.0"
+    assert config_of(tmp_path, named, environ={"GATEWAY_KEY_CI": TOKEN["API_AUTH_TOKEN"]}).server.host == "0.0.0.0"
