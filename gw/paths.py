@@ -26,7 +26,7 @@ class Page(NamedTuple):
 _GET = ("GET", "HEAD")
 _BACKEND_CHAT = re.compile(r"/v1/([^/]+)/chat/completions")
 _MODEL = re.compile(r"/v1/models/(.+)")
-_SESSION = re.compile(r"/v1/sessions/([0-9a-f-]{36})")
+_SESSION = re.compile(r"/v1/sessions/([^/]+)")
 _NOTHING = Page("unknown", UNKNOWN, ())
 
 
@@ -39,7 +39,7 @@ class _Pages(dict[str, Page]):
         if found := _MODEL.fullmatch(path):
             return Page("model", MODELS, _GET, {"model": found[1]})
         if found := _SESSION.fullmatch(path):
-            return Page("session", SESSIONS, (*_GET, "DELETE"), {"session": found[1]})
+            return Page("session", SESSIONS, (*_GET, "DELETE"), {"session": unquote(found[1])})
         return _NOTHING
 
 

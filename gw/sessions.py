@@ -7,18 +7,17 @@ it, and goes to the backend and the folder where it was.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from math import floor
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gw.document import Document
 from gw.errors import GatewayError, InvalidRequest, NotFound, Unavailable
 from gw.message import Candidate, Exchange, Request
 from gw.request_log import CannotWrite
+from gw.session_ids import new_id
 
 if TYPE_CHECKING:
     from gw.request_log.conversations import Conversations, Listed, Past
@@ -135,10 +134,7 @@ class Sessions:
         """Let the next turn of the session in, once the log has this one."""
         key = exchange.attributes.pop(HELD, None)
         if key is not None:
-            self._turnstiles[key].running -= 1
-            task = asyncio.get_running_loop().create_task(self._release(key))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._give_back(key)
 
     @staticmethod
     def prefer(
@@ -189,6 +185,11 @@ class Sessions:
         key = (exchange.principal.name, str(exchange.session_id))
         if exchange.attributes.get(HELD) == key:
             return  # a middleware before `route` has called on a second time: it is the same turn
+        await self._take(key)
+        exchange.attributes[HELD] = key
+
+    async def _take(self, key: tuple[str, str]) -> None:
+        """Have a session for oneself; `_give_back` must follow."""
         turnstile = self._turnstiles.setdefault(key, _Turnstile())
         if turnstile.running and self._options.same_session == "reject":
             raise busy(key[1])
@@ -205,7 +206,13 @@ class Sessions:
             turnstile.running -= 1
             self._leave(key, turnstile)
             raise
-        exchange.attributes[HELD] = key
+
+    def _give_back(self, key: tuple[str, str]) -> None:
+        """Let the next one in, once the log has what was said."""
+        self._turnstiles[key].running -= 1
+        task = asyncio.get_running_loop().create_task(self._release(key))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _hold_stripe(self, key: tuple[str, str]) -> None:
         """The same among the workers, where there are several."""
@@ -268,13 +275,23 @@ class Sessions:
         }
 
     async def forget(self, session_id: str, key: str) -> dict[str, Any]:
-        """Delete what one of them said, for good. Raises NotFound."""
+        """Delete what one of them said, for good: in its turn, as what is still being said would outlive it.
+
+        Raises NotFound, and InvalidRequest as `enter` does.
+        """
         if not self.is_enabled:
             raise not_found(session_id)
         conversations = self._conversations()
-        if not await self._asked(lambda: conversations.forget(session_id, key)):
-            raise not_found(session_id)
-        return {"id": session_id, "object": "session.deleted", "deleted": True}
+        await self._take((key, session_id))
+        try:
+            for waits in (self._flushed, self._others_have_written, None):
+                if await self._asked(lambda: conversations.forget(session_id, key)):
+                    return {"id": session_id, "object": "session.deleted", "deleted": True}
+                if waits is not None:
+                    await waits()
+        finally:
+            self._give_back((key, session_id))
+        raise not_found(session_id)
 
     def _oldest(self) -> float:
         return (self._wall_clock() - self._options.ttl_hours * 3600) * 1000
@@ -290,41 +307,6 @@ class Sessions:
             return await reading
         except CannotWrite as error:
             raise Unavailable(f"sessions cannot be read just now: {error}") from error
-
-
-def new_id(now: float) -> str:
-    """A UUID of version 7 (RFC 9562): `now` (Unix seconds) in milliseconds, then 74 random bits.
-
-    In the order of time, because the log keeps an index by session: with a wholly random id (version 4) each row
-    rewrites a page of that index that no other row of its batch needs, which was half of what the log's thread cost.
-    """
-    try:
-        ending = _endings.pop()
-    except IndexError:
-        *further, ending = _new_endings()
-        _endings.extend(further)
-    return floor(now * 1000.0).to_bytes(6).hex("-", -4) + ending  # `int` of a float costs three times as much
-
-
-def _new_endings() -> list[str]:
-    """The random parts of the next ids: to ask the system for each alone would give up the GIL with every request."""
-    random = bytearray(os.urandom(10 * _AT_ONCE))
-    random[::10] = random[::10].translate(_VERSION)
-    random[2::10] = random[2::10].translate(_VARIANT)
-    digits = random.hex().encode()
-    endings = bytearray(_ENDING * _AT_ONCE)
-    for digit, place in enumerate(_PLACES):
-        endings[place :: len(_ENDING)] = digits[digit :: len(_PLACES)]
-    return endings.decode().split()
-
-
-_AT_ONCE = 256
-_ENDING = b"-0000-0000-000000000000 "
-_PLACES = [place for place, character in enumerate(_ENDING) if character == ord("0")]
-_VERSION = bytes(0x70 | byte & 0x0F for byte in range(256))
-_VARIANT = bytes(0x80 | byte & 0x3F for byte in range(256))
-_endings: list[str] = []
-os.register_at_fork(after_in_child=_endings.clear)  # two processes must never give out the same
 
 
 def not_found(session_id: str) -> NotFound:

@@ -54,6 +54,10 @@ class FakeHistory:
     def past(self, session_id: str, key: str) -> Past | None:
         return self.past_ if key == "anonymous" else None
 
+    def forget(self, session_id: str, key: str) -> bool:
+        had, self.past_ = self.past(session_id, key), None
+        return had is not None
+
     async def flush(self) -> None:
         self.flushed += 1
         if self.unwritten is not None:

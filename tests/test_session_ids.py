@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 
-from gw.sessions import new_id
+from gw.session_ids import new_id
 from tests.exchanges import NOW
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import orjson
 import pytest
 
-from gw.errors import NotFound
+from gw.errors import InvalidRequest, NotFound
 from gw.request_log.conversations import Past
 from gw.sessions import BACKEND, Sessions
 from gw.settings import SessionOptions
-from tests.claude_fakes import until
+from tests.claude_fakes import WEB, until
 from tests.exchanges import NOW
 from tests.fakes import Asked, OneOf, answers, chat_request, completion
 from tests.running import Running, running
-from tests.session_world import ALICE, HI_ALICE, WHO, FakeHistory, ask, sessions_of, start, turn_of
+from tests.session_world import ALICE, HI_ALICE, ID, WHO, FakeHistory, ask, sessions_of, start, turn_of
 
 
 @pytest.fixture
@@ -153,6 +153,86 @@ def test_a_turn_of_another_worker_is_waited_for_too() -> None:
         assert all(not any(row) for row in memory["gauges sessions"])
 
     asyncio.run(scene())
+
+
+def test_what_is_forgotten_during_a_turn_is_forgotten_with_that_turn() -> None:
+    async def scene() -> None:
+        sessions, history = sessions_of()
+        turn, late = turn_of(), turn_of()
+        await sessions.enter(turn)
+        forgetting = asyncio.ensure_future(sessions.forget(ID, "anonymous"))
+        waiting = asyncio.ensure_future(sessions.enter(late))
+        await asyncio.wait({forgetting, waiting}, timeout=0.05)
+        assert not forgetting.done()
+        history.unwritten = Past([ALICE, HI_ALICE, WHO, HI_ALICE], "a", None, None, int(NOW * 1000))
+        sessions.ended(turn.exchange)
+        assert (await asyncio.wait_for(forgetting, 30))["deleted"]
+        assert history.past_ is None
+        with pytest.raises(NotFound, match="does not exist"):
+            await asyncio.wait_for(waiting, 30)
+        sessions.ended(late.exchange)
+        await sessions.__aexit__()
+        assert sessions._turnstiles == {}
+
+    asyncio.run(scene())
+
+
+def test_a_session_that_is_answering_is_not_forgotten_where_the_file_says_reject() -> None:
+    async def scene() -> None:
+        sessions, history = sessions_of(same_session="reject")
+        turn = turn_of()
+        await sessions.enter(turn)
+        with pytest.raises(InvalidRequest, match="still answering") as caught:
+            await sessions.forget(ID, "anonymous")
+        assert (caught.value.status, caught.value.code) == (409, "session_busy")
+        assert history.past_ is not None
+        sessions.ended(turn.exchange)
+        assert (await sessions.forget(ID, "anonymous"))["deleted"]
+        with pytest.raises(NotFound):
+            await sessions.forget(ID, "anonymous")
+        await sessions.__aexit__()
+        assert sessions._turnstiles == {}
+
+    asyncio.run(scene())
+
+
+def test_what_the_log_has_not_written_yet_is_forgotten_too() -> None:
+    async def scene() -> None:
+        sessions, history = sessions_of()
+        history.past_, history.unwritten = None, history.past_
+        assert (await sessions.forget(ID, "anonymous"))["deleted"]
+        assert (history.past_, history.unwritten) == (None, None)
+        await sessions.__aexit__()
+
+    asyncio.run(scene())
+
+
+def test_a_session_forgotten_over_http_during_a_turn_does_not_come_back(gw: Running, tmp_path: Path) -> None:
+    gates: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def script(asked: Asked, writer: asyncio.StreamWriter) -> None:
+        if b"hold" in asked.body:
+            gates.append((asyncio.get_running_loop(), asyncio.Event()))
+            await gates[0][1].wait()
+        await answers(orjson.dumps(completion("Hi Alice")))(asked, writer)
+
+    url = start(gw, tmp_path, script)
+    session = ask(url, ALICE).json()["session_id"]
+    hold = {"role": "user", "content": "hold"}
+    held = threading.Thread(target=ask, args=(url, hold), kwargs={"session_id": session})
+    held.start()
+    until(lambda: bool(gates))
+    told: list[int] = []
+    page = f"{url}/v1/sessions/{session}"
+    deleting = threading.Thread(target=lambda: told.append(WEB.delete(page, timeout=60).status_code))
+    deleting.start()
+    deleting.join(0.2)
+    assert told == []
+    gates[0][0].call_soon_threadsafe(gates[0][1].set)
+    for thread in (held, deleting):
+        thread.join(60)
+    assert told == [200]
+    assert WEB.get(page).status_code == 404
 
 
 def test_a_busy_session_is_409_over_http_and_free_again_after_its_answer(gw: Running, tmp_path: Path) -> None:

@@ -72,6 +72,16 @@ def test_an_unknown_session_is_404_and_nobody_is_asked(gw: Running, tmp_path: Pa
     assert gw.providers[0].asked == []
 
 
+@pytest.mark.parametrize("name", ["abc", "0F8FAD5B-D9CB-469F-A165-70867728950E", "a%20b", "x" * 100])
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_page_of_a_session_that_cannot_be_one_says_so_as_of_any_other(
+    gw: Running, tmp_path: Path, name: str, method: str
+) -> None:
+    url = start(gw, tmp_path, answers(orjson.dumps(completion())))
+    answer = WEB.request(method, f"{url}/v1/sessions/{name}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "session_not_found")
+
+
 def test_a_session_is_its_keys_own(gw: Running, tmp_path: Path) -> None:
     keys = {name: {"token": f"{name}-a-long-enough-token"} for name in ("alice", "bob")}
     provider = gw.add_provider(answers(orjson.dumps(completion("Hi Alice"))))
