@@ -86,9 +86,27 @@ def test_a_curl_command_is_understood(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_json_is_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, text = explain(tmp_path, capsys, "--json", str(tmp_path / "body.json"))
-    assert status == 0
-    assert orjson.loads(text)["candidates"][0]["backend"] == "b"
+    for words in (("--json", str(tmp_path / "body.json")), (str(tmp_path / "body.json"), "--json")):
+        status, text = explain(tmp_path, capsys, *words)
+        assert status == 0
+        assert orjson.loads(text)["candidates"][0]["backend"] == "b"
+
+
+def test_options_may_stand_behind_the_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gateway.toml").write_text(TOML)
+    (tmp_path / "body.json").write_bytes(orjson.dumps(BODY))
+    config = str(tmp_path / "gateway.toml")
+    curl = f"curl localhost/v1/chat/completions -H Content-Type:application/json -d @{tmp_path / 'body.json'}"
+    for request in (str(tmp_path / "body.json"), curl):
+        assert main(["explain", request, "--config", config, "--json"]) == 0
+        assert orjson.loads(capsys.readouterr().out)["candidates"][0]["backend"] == "b"
+        assert main(["explain", "--json", request, "--config", config]) == 0
+        assert orjson.loads(capsys.readouterr().out)["candidates"][0]["backend"] == "b"
+    assert main(["explain", "--config", config, "curl", "localhost/v1/chat/completions", "--json", "{}"]) == 1
+    assert capsys.readouterr().out.startswith("refused: 400 invalid_value"), "an option of curl"
+    with pytest.raises(SystemExit):
+        main(["explain", str(tmp_path / "body.json"), "--jsn"])
+    assert "--jsn" in capsys.readouterr().err
 
 
 def test_a_refused_request_is_explained_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

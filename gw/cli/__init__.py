@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     explained = commands.add_parser("explain", help="tell which backend a request would go to and why; asks nobody")
     explained.add_argument("--json", action="store_true", help="as JSON")
     explained.add_argument("request", nargs=argparse.REMAINDER, help="a file with the JSON body, -, or a curl command")
-    explained.set_defaults(run=_explain)
+    explained.set_defaults(run=partial(_explain, explained))
     for command in (serve, check, explained):
         command.add_argument("--config", metavar="FILE", type=Path, help=_CONFIG_HELP)
         command.add_argument("--host", metavar="H", help="the address to bind (default 127.0.0.1)")
@@ -179,9 +180,12 @@ def _check(options: argparse.Namespace) -> int:
     return check(read_config(options))
 
 
-def _explain(options: argparse.Namespace) -> int:
+def _explain(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     from gw.cli.explain import explain_request
 
+    first, *others = options.request or [None]
+    if others and first != "curl":  # what follows a file is for gw: argparse ends its own options there
+        parser.parse_args([*others, first], options)
     return explain_request(read_config(options), options.request, as_json=options.json)
 
 
