@@ -173,7 +173,7 @@ def _gets_the_same(factory: Any, former: Mapping[Any, object], services: Mapping
 
 
 def _same_backends(former: Built, config: Config, services: Mapping[Any, object]) -> dict[str, Backend]:
-    """The former backends, with all that is known of them and all that they hold, whose tables did not change."""
+    """The former backends, with all that is known of them and all that they hold, that were ready and stay the same."""
     if former.config.models != config.models or _changed_variables(former.config, config):
         return {}
     before = {table.name: table for table in former.config.backends}
@@ -181,6 +181,7 @@ def _same_backends(former: Built, config: Config, services: Mapping[Any, object]
         table.name: former.backends[table.name]
         for table in config.backends
         if before.get(table.name) == table
+        and former.backends[table.name].problem is None  # else what was missing may be there now
         and _secrets_in(table.table, config.environ) == _secrets_in(table.table, former.config.environ)
     }
 

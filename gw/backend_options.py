@@ -68,9 +68,11 @@ class BackendOptions:
         ]
         problems += [
             f"{name} is 0 or more, found {value:g}"
-            for name, value in (("cost_per_request", self.cost_per_request), ("queue_size", self.queue_size))
+            for name, value in self._must_not_be_negative()
             if value is not None and value < 0
         ]
+        if self.api_key is not None and not is_sendable(self.api_key):
+            problems.append("api_key holds characters that no header may have, such as the end of a line")
         for header, text in self.headers.items():
             if not _FIELD_NAME.match(header):
                 problems.append(f"headers: {header!r} is not a header's name")
@@ -89,6 +91,11 @@ class BackendOptions:
         found: list[tuple[str, float | None]] = [(name, getattr(self, name)) for name in names]
         return found + [(f"timeouts.{item.name}", getattr(self.timeouts, item.name)) for item in fields(self.timeouts)]
 
+    def _must_not_be_negative(self) -> list[tuple[str, float | None]]:
+        found = [("cost_per_request", self.cost_per_request), ("queue_size", self.queue_size)]
+        prices = [] if self.price is None else fields(self.price)
+        return found + [(f"price.{item.name}", getattr(self.price, item.name)) for item in prices]
+
     def deadlines(self, overall: float | None) -> Timeouts:
         """Each of the clocks: `overall` (an environment variable), `timeouts`, `timeout`, the default."""
         given = {item.name: getattr(self.timeouts, item.name) for item in fields(self.timeouts)}
@@ -102,6 +109,11 @@ class BackendOptions:
 
 COMMON = tuple(option.name for option in options_of(BackendOptions))
 COMMON_NAMES = frozenset(name for option in options_of(BackendOptions) for name in (option.name, *option.aliases))
+
+
+def is_sendable(key: Secret) -> bool:
+    """Whether a header can carry it."""
+    return _FIELD_VALUE.match(key.reveal()) is not None
 
 
 def _is_url(text: str) -> bool:

@@ -14,6 +14,7 @@ from gw.backend_options import (
     COMMON,
     COMMON_NAMES,
     BackendOptions,
+    is_sendable,
     without_user,
 )
 from gw.custom_backend import is_custom
@@ -157,12 +158,12 @@ class Reader:
             return (options.api_key,), None
         named = [*([options.api_key_env] if options.api_key_env else []), *options.api_key_envs]
         if named:
-            keys = tuple(key for name in named if (key := self.environ.secret(name)) is not None)
-            return keys, None if keys else f"no key, set {' or '.join(named)}"
+            found = {name: key for name in named if (key := self.environ.secret(name)) is not None}
+            return tuple(found.values()), _unsendable(found) if found else f"no key, set {' or '.join(named)}"
         usual = _usual_variables(adapter, options)
         for name in usual:
             if (key := self.environ.secret(name)) is not None:
-                return (key,), None
+                return (key,), _unsendable({name: key})
         if usual:
             needs_key = getattr(adapter, "needs_key", True)
             return (), f"no key, set {' or '.join(usual)}" if needs_key else None
@@ -188,6 +189,11 @@ class Reader:
             f"{path}.api_key: a key in the file is a key in every copy of it; "
             "put it into a variable and name that with api_key_env"
         )
+
+
+def _unsendable(keys: Mapping[str, Secret]) -> str | None:
+    wrong = [name for name, key in keys.items() if not is_sendable(key)]
+    return f"{', '.join(wrong)}: no header can hold such a key: set it in one line" if wrong else None
 
 
 def _usual_variables(adapter: Any, options: BackendOptions) -> Sequence[str]:

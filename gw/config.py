@@ -11,13 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from gw.assembly import ECHO, SERVICES, Built, Component, Config, build
 from gw.backend_table import BackendTable, Reader, tables
 from gw.certificates import certificate_problems
-from gw.config_checks import idle_key_problems, key_problems, order_problems, unknown_backends
+from gw.config_checks import (
+    expired_keys,
+    idle_key_problems,
+    idle_sessions,
+    key_problems,
+    order_problems,
+    unknown_backends,
+)
 from gw.config_file import Files, Origin, Source, load, look
 from gw.environ import Environ
 from gw.errors import ConfigError
@@ -122,7 +130,11 @@ class _Reading:
         self.problems += unknown_backends(middleware, every_name)
         running = [(name, components[name].factory if name in components else None) for name in pipeline]
         self.problems += idle_key_problems(running, middleware, self.environ)
-        auth = components.get("auth")
+        auth, log = components.get("auth"), components.get("log")
+        if auth is not None:
+            self.warnings += expired_keys(auth.keywords, datetime.now(UTC).date())
+        if "sessions" in table and (log is not None or "log" not in pipeline):
+            self.warnings += idle_sessions(sessions, None if log is None else log.keywords)
         self.problems += key_problems(server, middleware.get("auth", {}) if auth else None, self.environ)
         config = Config(
             path=self.source.path,

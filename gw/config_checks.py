@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from gw.near import near
 from gw.options import dotted
 from gw.pipeline import is_head_only, side
 from gw.registry import MIDDLEWARE, find
-from gw.settings import ServerOptions
+from gw.settings import ServerOptions, SessionOptions
 
 
 def order_problems(pipeline: Sequence[tuple[str, Any]], written: Sequence[str]) -> list[str]:
@@ -144,6 +145,24 @@ def idle_key_problems(
         f'"rate_limit" does not run behind "{name}": put it there and switch it on, or take the rate out'
         for key, options in _named_keys(_table(middleware, name))
         if "rate" in options
+    ]
+
+
+def idle_sessions(sessions: SessionOptions, log: Mapping[str, Any] | None) -> list[str]:
+    """A warning where sessions are asked for and nothing is kept of them. `log` are its options; None is off."""
+    content = "full" if log is None else log.get("content", "full")
+    if not sessions.enabled or (log is not None and content == "full"):
+        return []
+    why = '"log" does not run' if log is None else f'middleware.log.content is "{content}"'
+    return [f'sessions: no effect, as {why}: they go on by what a log with content = "full" keeps']
+
+
+def expired_keys(auth: Mapping[str, Any], today: date) -> list[str]:
+    """A warning for each key of `auth`, by its options, that is no longer taken."""
+    return [
+        f"{dotted('middleware.auth.keys', name)}: expired after {key.expires}, nobody is let in with it"
+        for name, key in auth.get("keys", {}).items()
+        if isinstance(getattr(key, "expires", None), date) and key.expires < today
     ]
 
 

@@ -7,8 +7,9 @@ gets its nearest relative's flags, but neither its price nor its limits: those a
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,8 @@ FLAGS: Mapping[str, str] = {
     "schema_with_tools": "Gemini: takes a response schema beside functions",
     "call_ids": "Gemini: names its function calls and wants the ids back",
 }
+
+_PRICES = ("input", "output", "cache_read", "cache_write")
 
 
 @dataclass(slots=True, frozen=True)
@@ -72,7 +75,7 @@ class Model(NamedTuple):
         return flag in self.flags
 
     def changed(self, changes: Mapping[str, Any]) -> Model:
-        """A copy with the keys of one `[models."NAME"]`; raises ValueError where one is unknown or of a wrong type.
+        """A copy with the keys of one `[models."NAME"]`; raises ValueError with a line for each that is wrong.
 
         Keys: input, output, cache_read, cache_write, long, context, max_output, flags (a list, in place of all), and
         each flag by its name (true or false).
@@ -85,43 +88,50 @@ def _fields(changes: Mapping[str, Any], former: Model) -> dict[str, Any]:
     flags = set(former.flags)
     prices: dict[str, Any] = {}
     fields: dict[str, Any] = {}
+    problems: list[str] = []
     for key, value in changes.items():
-        if key in ("input", "output", "cache_read", "cache_write", "long"):
+        if key in _PRICES or key == "long":
             prices[key] = value
         elif key in ("context", "max_output"):
             if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-                raise ValueError(f"{key}: a number of tokens, not {value!r}")
+                problems.append(f"{key}: a number of tokens, not {value!r}")
             fields[key] = value
         elif key == "flags":
-            flags = set(_known_flags(value))
+            given = value if isinstance(value, list) else [value]
+            flags = {flag for flag in FLAGS if flag in given}
+            problems += [
+                f"flags: {flag!r} is unknown, there are {', '.join(FLAGS)}" for flag in given if flag not in [*FLAGS]
+            ]
         elif key in FLAGS:
             if not isinstance(value, bool):
-                raise ValueError(f"{key}: true or false, not {value!r}")
+                problems.append(f"{key}: true or false, not {value!r}")
             (flags.add if value else flags.discard)(key)
         else:
-            known = [
-                "input",
-                "output",
-                "cache_read",
-                "cache_write",
-                "long",
-                "context",
-                "max_output",
-                "flags",
-                *FLAGS,
-            ]
-            raise ValueError(f"{key}: unknown, a model has {', '.join(known)}")
+            known = [*_PRICES, "long", "context", "max_output", "flags", *FLAGS]
+            problems.append(f"{key}: unknown, a model has {', '.join(known)}")
+    problems += _price_problems(prices)
+    if problems:
+        raise ValueError("\n".join(problems))
     if prices:
         fields["price"] = _price(prices, former.price)
         fields["source"] = fields["date"] = ""
     return {"flags": frozenset(flags), **fields}
 
 
-def _known_flags(value: Any) -> Iterable[str]:
-    for flag in value if isinstance(value, list) else [value]:
-        if flag not in FLAGS:
-            raise ValueError(f"flags: {flag!r} is unknown, there are {', '.join(FLAGS)}")
-        yield flag
+def _price_problems(prices: Mapping[str, Any], path: str = "") -> list[str]:
+    problems = []
+    for name, value in prices.items():
+        if name == "long" and not path:
+            is_table = isinstance(value, dict) and isinstance(value.get("above"), int)
+            tier = {key: price for key, price in value.items() if key != "above"} if is_table else {}
+            problems += _price_problems(tier, "long.")
+            if not is_table:
+                problems.append(f"long: a table with above, input and output, not {value!r}")
+        elif name not in _PRICES:
+            problems.append(f"{path}{name}: unknown, a price has {', '.join(_PRICES)}")
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            problems.append(f"{path}{name}: USD per million tokens, not {value!r}")
+    return problems
 
 
 def _price(prices: dict[str, Any], former: Price | None) -> Price:
@@ -133,19 +143,11 @@ def _price(prices: dict[str, Any], former: Price | None) -> Price:
         prices = {name: value for name, value in kept.items() if value is not None} | prices
     if long is None:
         return Price(**_numbers(prices))
-    if not isinstance(long, dict) or not isinstance(long.get("above"), int):
-        raise ValueError(f"long: a table with above, input and output, not {long!r}")
-    above = long["above"]
     tier = Price(**_numbers({name: value for name, value in long.items() if name != "above"}))
-    return LongPrice(**_numbers(prices), above=above, long=tier)
+    return LongPrice(**_numbers(prices), above=long["above"], long=tier)
 
 
 def _numbers(prices: Mapping[str, Any]) -> dict[str, float]:
-    for name, value in prices.items():
-        if name not in ("input", "output", "cache_read", "cache_write"):
-            raise ValueError(f"{name}: unknown, a price has input, output, cache_read and cache_write")
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise ValueError(f"{name}: USD per million tokens, not {value!r}")
     return {name: float(value) for name, value in prices.items()}
 
 
@@ -220,7 +222,7 @@ class Catalogue:
             try:
                 models[name] = known._replace(name=name).changed(table)
             except ValueError as error:
-                problems.append(f'models."{name}".{error}')
+                problems += [f'models."{name}".{problem}' for problem in str(error).splitlines()]
         if problems:
             raise ValueError("\n".join(problems))
         return Catalogue(models)

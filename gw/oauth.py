@@ -78,11 +78,19 @@ class EnvironmentToken:
 class CachedToken:
     """A token that is fetched when it is needed and kept until shortly before its end.
 
-    `fetch` raises UpstreamError where it fails; while the former token is still good that is borne with.
+    `fetch` raises UpstreamError where it fails; while the former token is still good that is borne with. `source` is
+    the file that it reads.
     """
 
-    def __init__(self, fetch: Callable[[], Awaitable[Grant]], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[], Awaitable[Grant]],
+        *,
+        source: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._fetch = fetch
+        self._source = source
         self._clock = clock
         self._token: Secret | None = None
         self._fetched = self._renew_at = self._ends = 0.0  # seconds of `clock`
@@ -122,8 +130,9 @@ class CachedToken:
 
     @property
     def problem(self) -> str | None:
-        """Nothing that is known before the first token is asked for."""
-        return None
+        """Its file is not there; what else may be wrong is known when the first token is asked for."""
+        is_missing = self._source is not None and not self._source.exists()
+        return f"no credentials, there is no file {self._source}" if is_missing else None
 
 
 def _seen(task: asyncio.Task[Secret]) -> None:
@@ -294,7 +303,8 @@ def google_tokens(
         return None
     if find_spec("google") is None or find_spec("google.auth") is None:
         raise ConfigError(["credentials needs the package google-auth: pip install gw[vertex]"])
-    return CachedToken(token_of_file(path.expanduser()), clock=clock)
+    path = path.expanduser()
+    return CachedToken(token_of_file(path), source=path, clock=clock)
 
 
 def _names(credentials: Any, token_env: Any, token_command: Any) -> list[tuple[str, Any]]:

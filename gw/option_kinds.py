@@ -135,7 +135,7 @@ def found(value: object, *, secret: bool = False) -> str:
     if isinstance(value, list | tuple):
         return "a list"
     if secret:
-        return f"a value of type {type(value).__name__}"
+        return f"a value of type {type(value).__name__}" if value != "" else "an empty one"
     if isinstance(value, str):
         text = value if len(value) <= _LONGEST_QUOTE else value[:_LONGEST_QUOTE] + "..."
         return json.dumps(text, ensure_ascii=False)

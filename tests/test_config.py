@@ -115,3 +115,14 @@ def test_without_its_program_the_claude_cli_is_not_ready(tmp_path: Path) -> None
     assert "no-such-claude" in backend.problem
     assert "cli_tools" in backend.capabilities
     assert problems_of(tmp_path, text + "\nalowed_tools = []")[0].startswith("backends.claude-cli-default.alowed_tools")
+
+
+def test_a_backend_that_was_not_ready_is_made_anew_by_a_reload_and_one_that_was_is_kept(tmp_path: Path) -> None:
+    vertex = {"adapter": "vertex-anthropic", "project": "p", "location": "us-east5", "credentials": "key.json"}
+    tables = {"backends": {"v": vertex, "o": {"adapter": "ollama", "model": "m"}}}
+    former = build(read(tables, environ={}, folder=tmp_path))
+    assert former.backends["v"].problem == f"no credentials, there is no file {tmp_path / 'key.json'}"
+    (tmp_path / "key.json").write_text("{}")
+    later = build(read(tables, environ={}, folder=tmp_path), former=former)
+    assert later.backends["v"].is_ready
+    assert later.backends["o"] is former.backends["o"]

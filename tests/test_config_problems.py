@@ -8,7 +8,7 @@ import pytest
 
 from gw.config import read
 from gw.errors import ConfigError
-from tests.config_files import config_of, problems_of
+from tests.config_files import backend_of, config_of, problems_of
 
 
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
@@ -92,6 +92,16 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
             'backends.x.capabilities: ollama has no "cli_tools"; it can only be narrowed',
         ),
         ('[models."gpt-9"]\ninputs = 1', 'models."gpt-9".inputs: unknown'),
+        ('[models."gpt-9"]\ncontext = 1\ninput = nan', 'models."gpt-9".input: USD per million tokens, not nan'),
+        (
+            '[backends.x]\nadapter = "ollama"\nprice = { output = -1 }',
+            "backends.x: price.output is 0 or more, found -1",
+        ),
+        ('[backends.x]\nadapter = "ollama"\napi_key = "a\\nb"', "backends.x: api_key holds characters that no header"),
+        (
+            '[backends.x]\nadapter = "ollama"\napi_key = ""',
+            "backends.x.api_key: expected a secret string, found an empty",
+        ),
     ],
 )
 def test_a_problem_names_its_path_and_its_cure(tmp_path: Path, text: str, problem: str) -> None:
@@ -137,9 +147,44 @@ def test_every_origin_with_credentials_is_refused_with_the_cure() -> None:
     assert "credentials" in problem
 
 
-def test_an_option_that_has_no_effect_is_a_warning(tmp_path: Path) -> None:
-    text = '[backends.x]\nadapter = "ollama"\nqueue_size = 5\n'
-    assert config_of(tmp_path, text).warnings == ("backends.x: queue_size: no effect without max_concurrent",)
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            '[backends.x]\nadapter = "ollama"\nqueue_size = 5',
+            "backends.x: queue_size: no effect without max_concurrent",
+        ),
+        ("[sessions]\n[middleware.log]\nenabled = false", 'sessions: no effect, as "log" does not run: '),
+        (
+            "[sessions]\n[middleware.log]\ncontent = 'none'",
+            'sessions: no effect, as middleware.log.content is "none": ',
+        ),
+        ("[middleware.auth.keys.ci]\ntoken_env = 'CI'\nexpires = 2020-01-31", "middleware.auth.keys.ci: expired after"),
+    ],
+)
+def test_an_option_that_has_no_effect_is_a_warning(tmp_path: Path, text: str, told: str) -> None:
+    (warning,) = config_of(tmp_path, text, environ={"CI": "a-long-enough-token"}).warnings
+    assert warning.startswith(told)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[sessions]\nenabled = false\n[middleware.log]\nenabled = false",
+        "[middleware.log]\nenabled = false",
+        "[sessions]\nttl_hours = 1",
+        "[middleware.auth.keys.ci]\ntoken_env = 'CI'\nexpires = 9000-01-31",
+    ],
+)
+def test_an_option_that_has_its_effect_is_no_warning(tmp_path: Path, text: str) -> None:
+    assert config_of(tmp_path, text, environ={"CI": "a-long-enough-token"}).warnings == ()
+
+
+def test_a_variable_with_a_key_that_no_header_can_hold_leaves_its_backend_out(tmp_path: Path) -> None:
+    text = '[backends.x]\nadapter = "openrouter"\nmodel = "m"\napi_key_env = "KEY"\n'
+    backend = backend_of(tmp_path, text, environ={"KEY": "sk-one\nsk-two"})
+    assert backend.problem == "KEY: no header can hold such a key: set it in one line"
+    assert backend_of(tmp_path, text, environ={"KEY": "sk-one\n"}).problem is None
 
 
 # --- local safety ------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from typing import Any
 
 import pytest
@@ -130,10 +131,21 @@ def test_the_file_overrides_what_is_shipped() -> None:
         ({"output": -1}, "output: USD per million"),
         ({"max_output": 0}, "max_output: a number of tokens"),
         ({"long": {"input": 1}}, "long: a table"),
-        ({"long": {"above": 1, "inptu": 1}}, "inptu: unknown"),
+        ({"long": {"above": 1, "inptu": 1}}, "long.inptu: unknown"),
+        ({"long": {"above": 1, "input": math.inf}}, "long.input: USD per million"),
+        ({"input": math.nan}, "input: USD per million"),
     ],
 )
 def test_a_wrong_override_names_the_model_and_the_key(table: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says) as caught:
         FOUND.changed({"m": table, "n": {"input": 1}})
     assert str(caught.value).startswith('models."m".')
+
+
+def test_everything_that_is_wrong_with_an_override_is_told() -> None:
+    table = {"input": "cheap", "context": 0, "smapling": True, "flags": ["nope"], "long": {"above": 1, "output": -1}}
+    with pytest.raises(ValueError, match="unknown") as caught:
+        FOUND.changed({"m": table, "n": {"input": -1}})
+    told = [line.partition(":")[0] for line in str(caught.value).splitlines()]
+    keys = ("context", "smapling", "flags", "input", "long.output")
+    assert told == [*(f'models."m".{key}' for key in keys), 'models."n".input']

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -141,6 +142,14 @@ def test_a_missing_token_is_known_before_it_is_asked_for(monkeypatch: pytest.Mon
     assert vertex(token_env="GW_TEST_TOKEN").problem == "no token, set GW_TEST_TOKEN"
     monkeypatch.setenv("GW_TEST_TOKEN", "t")
     assert vertex(token_env="GW_TEST_TOKEN").problem is None
+
+
+def test_a_credentials_file_that_is_not_there_is_known_before_a_token_is_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "service-account.json"
+    adapter = vertex(credentials=file)
+    assert adapter.problem == f"no credentials, there is no file {file}"
+    file.write_text("{}")
+    assert adapter.problem is None
 
 
 @pytest.mark.parametrize("options", [{"project": ""}, {"token_env": "A", "token_command": ["b"]}])
