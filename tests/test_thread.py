@@ -281,8 +281,11 @@ def test_echo_answers_where_nothing_is_configured(gw: Running, tmp_path: Path) -
 
 
 def test_models_are_listed_from_the_live_configuration(gw: Running, tmp_path: Path) -> None:
-    client = start(gw, tmp_path, answers(b""), answers(b""))
-    assert [model.id for model in client.models.list()] == ["a", "b", "echo"]
+    key = {"adapter": "openai", "api_key": "sk-a-secret"}
+    backends = {"a": key | {"model": "m"}, "b": key | {"models": {"gpt-4": "x"}}, "c": key}
+    gw.start(settings(tmp_path, backends=backends))
+    client = gw.sdk(timeout=30)
+    assert [model.id for model in client.models.list()] == ["a", "b", "gpt-4", "echo"], "what can be chosen"
     assert client.models.retrieve("a").id == "a"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("nobody")
