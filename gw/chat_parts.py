@@ -313,7 +313,7 @@ def is_deprecated(chat: Mapping[str, Any], is_plain: bool = False) -> bool:
 
     `is_plain`: its messages cannot tell, they are nothing but texts (`gw.message_checks.plain_characters`).
     """
-    if "functions" in chat or "function_call" in chat:
+    if chat.get("functions") or chat.get("function_call") is not None:
         return True
     if is_plain:
         return False
@@ -324,11 +324,17 @@ def is_deprecated(chat: Mapping[str, Any], is_plain: bool = False) -> bool:
 
 
 def with_tools(chat: Mapping[str, Any]) -> dict[str, Any]:
-    """The same request with `functions` as `tools`, and calls and their results paired by made-up, stable ids."""
+    """The same request with `functions` as `tools`, and calls and their results paired by made-up, stable ids.
+
+    Raises InvalidRequest where both forms are given: the answer can be in one of them only.
+    """
     modern = {name: value for name, value in chat.items() if name not in ("functions", "function_call")}
-    if "functions" in chat:
-        modern["tools"] = [{"type": "function", "function": function} for function in chat["functions"] or ()]
-    choice = chat.get("function_call")
+    functions, choice = chat.get("functions"), chat.get("function_call")
+    if chat.get("tools") and (functions or choice is not None):
+        name = "functions" if functions else "function_call"
+        raise refusal(f"/{name}", f"`{name}` is the deprecated form of what `tools` says here: give one of them")
+    if functions:
+        modern["tools"] = [{"type": "function", "function": function} for function in functions]
     if isinstance(choice, dict):
         modern["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}}
     elif choice is not None:

@@ -145,6 +145,22 @@ def test_the_deprecated_form_is_recognised_and_modernised() -> None:
     assert "function_call" in chat["messages"][1]  # type: ignore[index]
 
 
+@pytest.mark.parametrize("nothing", [{"functions": None}, {"functions": []}, {"function_call": None}])
+def test_a_deprecated_field_that_says_nothing_is_as_good_as_absent(nothing: dict[str, Any]) -> None:
+    tools = [{"type": "function", "function": {"name": "a"}}]
+    chat = {"messages": [user()], "tools": tools, **nothing}
+    assert not is_deprecated(chat)
+    assert with_tools(chat)["tools"] == tools
+
+
+@pytest.mark.parametrize("asked", [{"functions": [{"name": "a"}]}, {"function_call": "auto"}])
+def test_both_forms_at_once_are_refused(asked: dict[str, Any]) -> None:
+    chat = {"messages": [user()], "tools": [{"type": "function", "function": {"name": "b"}}], **asked}
+    with pytest.raises(InvalidRequest, match="give one of them") as caught:
+        with_tools(chat)
+    assert caught.value.param == next(iter(asked))
+
+
 def test_an_answer_is_turned_back() -> None:
     message = called(("1", "a", "{}"))
     as_function_call(message)

@@ -41,6 +41,19 @@ def test_the_effort_default_is_the_providers_own(name: str) -> None:
         assert told(name, chat | asked) == set()
 
 
+@pytest.mark.parametrize("nothing", [{"functions": None}, {"functions": []}, {"function_call": None}])
+@pytest.mark.parametrize("name", [*FOREIGN, "groq", "mistral", "openrouter"])
+def test_deprecated_fields_that_say_nothing_change_nothing(name: str, nothing: dict[str, Any]) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
+    old_turn = {"role": "assistant", "content": "Hello", "function_call": None}
+    plain: dict[str, Any] = {"messages": [HI, {"role": "assistant", "content": "Hello"}, HI], "tools": tools}
+    given = {"messages": [HI, old_turn, HI], "tools": tools, **nothing}
+    if name == "openrouter":  # it takes a message as it comes
+        given["messages"] = plain["messages"]
+    assert body(name, given) == body(name, plain)
+    assert told(name, given) == told(name, plain)
+
+
 @pytest.mark.parametrize("name", FOREIGN)
 def test_padding_that_a_stream_cannot_have_is_told(name: str) -> None:
     chat = {"messages": [HI], "stream": True, "stream_options": {"include_obfuscation": True}}

@@ -43,6 +43,7 @@ class Dialect:
 _OPENAI_ONLY = frozenset({"store", "prediction", "moderation", "service_tier", "safety_identifier"})
 _LOGPROBS = frozenset({"logprobs", "top_logprobs", "logit_bias"})
 _PENALTIES = frozenset({"frequency_penalty", "presence_penalty"})
+_MESSAGE_EXTRAS = frozenset({"name", "refusal", "annotations", "audio", "extra_content", "function_call"})
 
 OPENAI = Dialect(
     name="openai",
@@ -78,7 +79,7 @@ DIALECTS: dict[str, Dialect] = {
             hosts=("api.groq.com",),
             key_env="GROQ_API_KEY",
             drop=_LOGPROBS | _PENALTIES | {"store", "prediction", "moderation"},
-            message_drop=frozenset({"name", "refusal", "annotations", "audio", "extra_content"}),
+            message_drop=_MESSAGE_EXTRAS,
             reasoning="dropped",
             several_choices=False,
         ),
@@ -90,7 +91,7 @@ DIALECTS: dict[str, Dialect] = {
             limit="max_tokens",
             drop=_LOGPROBS | _OPENAI_ONLY | {"user", "verbosity", "modalities", "audio", "stream_options"},
             rename={"seed": "random_seed"},
-            message_drop=frozenset({"name", "refusal", "annotations", "audio", "extra_content"}),
+            message_drop=_MESSAGE_EXTRAS,
             reasoning="thinking parts",
             tool_choice="mistral",
             short_ids=True,

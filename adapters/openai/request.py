@@ -22,6 +22,8 @@ from gw.json_splice import SCAN_LIMIT, append_members, has_duplicates, replace_m
 from gw.message import Loss
 
 GATEWAY_FIELDS = frozenset({"backend", "session_id", "working_directory", "cli_tools"})  # ours, not the provider's
+# Emulated where they say something; what else may stand there (null, an empty list) a host without them may refuse.
+_FUNCTIONS = frozenset({"functions", "function_call"})
 
 _GONE: Any = object()  # a field that is not to be sent
 _ALWAYS_ASKED: dict[str, Any] = {"include_usage": True}
@@ -124,6 +126,7 @@ def _heeded(dialect: Dialect) -> frozenset[str]:
         | (frozenset() if dialect.several_choices else {"n"})
         | (frozenset() if dialect.tool_choice == "openai" else {"tool_choice"})
         | (frozenset() if dialect.json_schema else {"response_format"})
+        | (frozenset() if dialect.functions else _FUNCTIONS)
     )
 
 
@@ -151,7 +154,7 @@ def _repair(chat: dict[str, Any], dialect: Dialect, model: str, changes: dict[st
         _fit_tool_choice(chat, dialect, changes, losses)
     if not dialect.json_schema:
         _fit_schema(chat, dialect, changes, losses)
-    for name in GATEWAY_FIELDS & chat.keys():
+    for name in (GATEWAY_FIELDS if dialect.functions else GATEWAY_FIELDS | _FUNCTIONS) & chat.keys():
         changes[name] = _GONE
 
 
