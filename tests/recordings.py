@@ -289,15 +289,19 @@ def check_laws(chunks: Sequence[dict[str, Any]]) -> None:
 
 def _check_fragment(calls: dict[tuple[int, int], str], choice: int, fragment: dict[str, Any]) -> None:
     key = (choice, fragment["index"])
-    function = fragment.get("function") or {}
+    kind = "custom" if "custom" in fragment else "function"
+    function = fragment.get(kind) or {}
     if key not in calls:
         before = sum(1 for other, _ in calls if other == choice)
         assert fragment["index"] == before, f"tool index {fragment['index']} where {before} is next"
         assert fragment.get("id"), f"a tool call begins without an id: {fragment}"
-        assert fragment.get("type") == "function", f"a tool call begins without its type: {fragment}"
+        assert fragment.get("type") == kind, f"a tool call begins without its type: {fragment}"
         assert function.get("name"), f"a tool call begins without a name: {fragment}"
         calls[key] = ""
     else:
         assert not fragment.get("id"), f"a later fragment repeats the id: {fragment}"
         assert not function.get("name"), f"a later fragment repeats the name: {fragment}"
+    if kind == "custom":  # its input is any text
+        calls[key] = "{}"
+        return
     calls[key] += function.get("arguments") or ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from gw.errors import UpstreamProtocolError
@@ -96,3 +98,39 @@ def test_a_piece_of_a_call_that_nobody_began_is_garbage() -> None:
 def test_an_empty_list_of_calls_is_dropped() -> None:
     found = read(sse(chunk({"content": "a", "tool_calls": []}), chunk({}, "stop")))
     assert "tool_calls" not in found[0]["choices"][0]["delta"]
+
+
+# --- custom tools -------------------------------------------------------------------------------------------------
+
+FUNCTION = [fragment("{}", name="f", id="x", index=0, type="function")]
+SQL = [
+    {"index": 1, "id": "y", "type": "custom", "custom": {"name": "sql", "input": ""}},
+    {"index": 1, "custom": {"input": "SELECT"}},
+    {"index": 1, "custom": {"input": " 1"}},
+]
+
+
+def passed_on(*fragments: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the client is sent of a stream's tool calls."""
+    found = read(sse(*(chunk({"tool_calls": [one]}) for one in fragments), chunk({}, "tool_calls")))
+    return [call for one in found for call in one["choices"][0]["delta"].get("tool_calls", ())]
+
+
+def test_a_custom_tools_call_keeps_its_pieces_before_and_behind_a_functions_call() -> None:
+    assert passed_on(*FUNCTION, *SQL) == [*FUNCTION, *SQL]
+    assert passed_on(*SQL, *FUNCTION) == [one | {"index": 0} for one in SQL] + [FUNCTION[0] | {"index": 1}]
+
+
+def test_interleaved_calls_of_both_types_are_kept_apart() -> None:
+    begins, *rest = SQL
+    mixed = [FUNCTION[0] | {"function": {"name": "f", "arguments": ""}}, begins, fragment("{}", index=0), *rest]
+    assert passed_on(*mixed) == mixed
+
+
+def test_a_custom_tools_call_without_any_input_is_given_none() -> None:
+    assert passed_on(SQL[0]) == [SQL[0] | {"index": 0}]
+
+
+def test_stop_becomes_tool_calls_behind_a_custom_tools_call() -> None:
+    found = read(sse(*(chunk({"tool_calls": [one]}) for one in SQL), chunk({}, "stop")))
+    assert found[-1]["choices"][0]["finish_reason"] == "tool_calls"

@@ -67,6 +67,21 @@ def test_chunks_that_only_look_alike_are_told_apart() -> None:
     assert (message["tool_calls"], message["refusal"]) == ([{"id": "c"}], "e")
 
 
+def test_the_pieces_of_tool_calls_of_either_type_are_put_together() -> None:
+    function = {"id": "x", "type": "function", "function": {"name": "f", "arguments": ""}}
+    custom = {"id": "y", "type": "custom", "custom": {"name": "sql", "input": ""}}
+    pieces = [
+        *({"index": 0} | function, {"index": 1} | custom),
+        *({"index": 1, "custom": {"input": "SELECT"}}, {"index": 0, "function": {"arguments": "{}"}}),
+        {"index": 1, "custom": {"input": " 1"}},
+    ]
+    (message,) = messages_of([chunk(tool_calls=[piece]) for piece in pieces])
+    assert message["tool_calls"] == [
+        function | {"function": {"name": "f", "arguments": "{}"}},
+        custom | {"custom": {"name": "sql", "input": "SELECT 1"}},
+    ]
+
+
 def test_a_whole_answer_with_tool_calls_can_be_rebuilt(tmp_path: Path) -> None:
     calls = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     row = only(tmp_path / "requests.db", exchange=exchange(response=[completion(None, tool_calls=calls)]))

@@ -106,9 +106,10 @@ class ChoiceStream:
 
 
 def _length(delta: dict[str, Any]) -> int:
-    """Characters of text, reasoning and arguments in a repaired delta."""
+    """Characters of text, reasoning and what tools are given in a repaired delta."""
     texts = (delta.get("content"), delta.get("reasoning_content"), delta.get("refusal"))
     length = sum(len(text) for text in texts if isinstance(text, str))
     for fragment in delta.get("tool_calls") or ():
         length += len((fragment.get("function") or {}).get("arguments") or "")
+        length += len((fragment.get("custom") or {}).get("input") or "")
     return length

@@ -10,8 +10,8 @@ import orjson
 from gw.errors import UpstreamProtocolError
 
 _Fragment = dict[str, Any]
-_LATER = frozenset({"index", "function"})
-_FUNCTION = frozenset({"arguments"})
+_TEXT_OF = {"function": "arguments", "custom": "input"}  # what a call says, by its type
+_LATER = {kind: {"index", kind} for kind in _TEXT_OF}
 
 
 def new_call_id() -> str:
@@ -55,19 +55,20 @@ def repair_calls(message: dict[str, Any]) -> bool:
 class _Call:
     """One call of a stream, as far as it is known."""
 
-    __slots__ = ("arguments", "id", "index", "name")
+    __slots__ = ("id", "index", "kind", "name", "said")
 
-    def __init__(self, index: int, call_id: str | None, name: str) -> None:
+    def __init__(self, index: int, call_id: str | None, kind: str, name: str) -> None:
         self.index = index
         self.id = call_id  # the provider's; None where it gave none
+        self.kind = kind
         self.name = name
-        self.arguments: list[str] = []  # kept only where the provider gives no ids
+        self.said: list[str] = []  # kept only where the provider gives no ids
 
     @property
     def is_complete(self) -> bool:
         """Whether what came of its arguments is a whole JSON value."""
         try:
-            orjson.loads("".join(self.arguments))
+            orjson.loads("".join(self.said))
         except orjson.JSONDecodeError:
             return False
         return True
@@ -101,43 +102,39 @@ class CallStream:
         return [
             {"index": call.index, "function": {"arguments": "{}"}}
             for call in self._calls
-            if call.index not in self._started
+            if call.index not in self._started and call.kind == "function"
         ]
 
     def repair(self, fragments: list[_Fragment]) -> list[_Fragment]:
         """The same fragments as OpenAI would send them; the very same objects where nothing had to change."""
         repaired = []
         for fragment in fragments:
-            if "function" not in fragment and fragment.get("type") not in (None, "function"):
-                repaired.append(fragment)  # a custom tool's call
-                continue
-            new = self._repair(fragment)
+            kind = _kind_of(fragment)
+            new = fragment if kind is None else self._repair(fragment, kind)
             if new is not None:
                 repaired.append(new)
         return repaired
 
-    def _repair(self, fragment: _Fragment) -> _Fragment | None:
-        function = fragment.get("function") or {}
-        name = function.get("name") or ""
-        arguments = function.get("arguments")
-        text = (
-            arguments if isinstance(arguments, str) else "" if arguments is None else orjson.dumps(arguments).decode()
-        )
+    def _repair(self, fragment: _Fragment, kind: str) -> _Fragment | None:
+        body = fragment.get(kind) or {}
+        name = body.get("name") or ""
+        said = body.get(_TEXT_OF[kind])
+        text = said if isinstance(said, str) else "" if said is None else orjson.dumps(said).decode()
         call = self._of(fragment, name)
         is_first = call is None
         if call is None:
             if not name:
                 raise UpstreamProtocolError("the provider sent a piece of a tool call before its name")
-            call = self._begin(fragment, name)
+            call = self._begin(fragment, kind, name)
         self._last = call
         if text:
             self._started.add(call.index)
             if call.id is None:
-                call.arguments.append(text)
+                call.said.append(text)
         return _first(fragment, call, text) if is_first else _later(fragment, call, text)
 
-    def _begin(self, fragment: _Fragment, name: str) -> _Call:
-        call = _Call(len(self._calls), fragment.get("id") or None, name)
+    def _begin(self, fragment: _Fragment, kind: str, name: str) -> _Call:
+        call = _Call(len(self._calls), fragment.get("id") or None, kind, name)
         self._calls.append(call)
         if isinstance(fragment.get("index"), int):
             self._by_index[fragment["index"]] = call
@@ -160,31 +157,40 @@ class CallStream:
         return known
 
 
+def _kind_of(fragment: _Fragment) -> str | None:
+    """`function` or `custom`; None for a call of a type that only this provider knows."""
+    for kind in _TEXT_OF:  # only a call's first fragment tells its type
+        if fragment.get(kind) is not None:
+            return kind
+    kind = fragment.get("type") or "function"
+    return kind if kind in _TEXT_OF else None
+
+
 def _first(fragment: _Fragment, call: _Call, text: str) -> _Fragment:
     """The fragment that begins a call: index, id, type and name."""
-    function = fragment["function"]
+    body, said = fragment[call.kind], _TEXT_OF[call.kind]
     if (
         fragment.get("index") == call.index
-        and fragment.get("type") == "function"
+        and fragment.get("type") == call.kind
         and fragment.get("id")
-        and function.get("arguments") == text
+        and body.get(said) == text
     ):
         return fragment
     return {
         **fragment,
         "index": call.index,
         "id": fragment.get("id") or new_call_id(),
-        "type": "function",
-        "function": {**function, "arguments": text},
+        "type": call.kind,
+        call.kind: {**body, said: text},
     }
 
 
 def _later(fragment: _Fragment, call: _Call, text: str) -> _Fragment | None:
     """A fragment that goes on: arguments only, and what extra a provider put beside them."""
-    function = fragment.get("function")
-    if fragment.get("index") == call.index and function == {"arguments": text} and fragment.keys() == _LATER:
+    kind, said = call.kind, {_TEXT_OF[call.kind]: text}
+    if fragment.get("index") == call.index and fragment.get(kind) == said and fragment.keys() == _LATER[kind]:
         return fragment
-    extras = {name: value for name, value in fragment.items() if name not in ("index", "id", "type", "function")}
+    extras = {name: value for name, value in fragment.items() if name not in ("index", "id", "type", *_TEXT_OF)}
     if not text and not extras:
         return None
-    return {"index": call.index, **extras, "function": {"arguments": text}}
+    return {"index": call.index, **extras, kind: said}

@@ -188,7 +188,7 @@ def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:
         known = into.get(name)
         if isinstance(known, dict) and isinstance(value, dict):
             _merge(known, value)
-        elif isinstance(known, str) and isinstance(value, str) and name in ("arguments", "data", "transcript"):
+        elif isinstance(known, str) and isinstance(value, str) and name in ("arguments", "input", "data", "transcript"):
             into[name] = known + value
         elif value is not None and (name != "name" or not known):
             into[name] = value
