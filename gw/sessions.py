@@ -122,7 +122,7 @@ class Sessions:
         chat = dict(request.document.peek())
         chat.pop("session_id", None)
         messages = chat["messages"]
-        if messages[: len(past.messages)] != past.messages:
+        if not past.is_within(messages):
             chat["messages"] = [*past.messages, *messages]
         if past.model and not chat.get("model"):
             chat["model"] = past.model

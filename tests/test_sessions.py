@@ -14,7 +14,7 @@ import pytest
 from gw.message import Principal
 from tests.claude_fakes import WEB, FakeClaude
 from tests.exchanges import NOW
-from tests.fakes import Asked, answers, chunks, completion, sse, streams
+from tests.fakes import Asked, answers, chunk, chunks, completion, sse, streams
 from tests.running import Running, running, settings
 from tests.session_world import ALICE, HI_ALICE, WHO, api, ask, sessions_of, start, turn_of
 
@@ -228,6 +228,80 @@ def test_the_sessions_model_is_asked_for_again(gw: Running, tmp_path: Path) -> N
     session = ask(url, ALICE, model="gpt-5").json()["session_id"]
     assert ask(url, WHO, model=None, session_id=session).json()["model"] == "gpt-5"
     assert provider.asked[-1].json["model"] == "up-5"
+
+
+# --- turns that said more than a text -----------------------------------------------------------------------------
+
+CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+RESULT = {"role": "tool", "tool_call_id": "call_1", "content": "r"}
+OLD_RESULT = {"role": "function", "name": "f", "content": "r"}
+SEALED = {"type": "reasoning.encrypted", "data": "QUJD" * 50, "index": 1, "format": "anthropic-claude-v1"}
+THOUGHT = "I think so"
+IMAGES = [
+    {"type": "image_url", "image_url": {"url": url}} for url in ("data:image/png;base64,iVBORw0KGgo=", "https://a/b")
+]
+
+
+@pytest.mark.parametrize(
+    ("answer", "then", "said"),
+    [
+        ({"content": "", "reasoning_content": THOUGHT, "tool_calls": [CALL]}, RESULT, None),
+        ({"content": "Hi", "reasoning_content": THOUGHT}, WHO, {"content": "Hi"}),
+        ({"content": None, "tool_calls": [CALL]}, RESULT, None),
+        ({"content": None, "function_call": CALL["function"]}, OLD_RESULT, None),
+        ({"content": None}, WHO, {"content": ""}),
+        ({"content": None, "refusal": "No."}, WHO, {"content": "", "refusal": "No."}),
+        ({"content": "Hi", "reasoning_details": [SEALED]}, WHO, None),
+        ({"content": None, "audio": {"id": "a", "data": "QUJD", "transcript": "Hi"}}, WHO, {"content": "Hi"}),
+        (
+            {"content": "Look:", "images": IMAGES},
+            WHO,
+            {"content": "Look:\n\n[image/png, size=8, sent earlier and not kept]", "images": IMAGES[1:]},
+        ),
+    ],
+)
+def test_a_turn_goes_back_with_all_that_its_provider_wants_to_hear_again(
+    gw: Running, tmp_path: Path, answer: dict[str, Any], then: dict[str, Any], said: dict[str, Any] | None
+) -> None:
+    choice = {"index": 0, "message": {"role": "assistant"} | answer, "finish_reason": "stop"}
+    url = start(gw, tmp_path, answers(orjson.dumps(completion() | {"choices": [choice]})))
+    session = ask(url, ALICE).json()["session_id"]
+    assert ask(url, then, session_id=session).status_code == 200
+    shown = WEB.get(f"{url}/v1/sessions/{session}").json()["messages"]
+    assert shown[:2] == [ALICE, {"role": "assistant"} | (answer if said is None else said)]
+
+
+def test_a_streamed_turn_goes_back_with_its_reasoning_in_blocks(gw: Running, tmp_path: Path) -> None:
+    def thought(**fields: Any) -> dict[str, Any]:
+        detail = {"type": "reasoning.text", "index": 0, "format": "anthropic-claude-v1"} | fields
+        return chunk({"reasoning_details": [detail]})
+
+    begins = chunk({"role": "assistant", "content": ""})
+    sealed = [chunk({"reasoning_details": [SEALED | {"data": data}]}) for data in ("QUJD", "REVG")]
+    pieces = [
+        begins,
+        thought(text="I think"),
+        thought(text=" so"),
+        thought(signature="sig"),
+        *sealed,
+        chunk({}, "stop"),
+    ]
+    url = start(gw, tmp_path, streams(sse(*pieces)))
+    session = orjson.loads(ask(url, ALICE, stream=True).text.split("data: ")[-2])["session_id"]
+    ask(url, WHO, session_id=session, stream=True)
+    (_, said, _) = gw.providers[0].asked[-1].json["messages"]
+    whole = {"type": "reasoning.text", "index": 0, "format": "anthropic-claude-v1", "text": THOUGHT, "signature": "sig"}
+    assert said["reasoning_details"] == [whole, SEALED | {"data": "QUJD"}, SEALED | {"data": "REVG"}]
+
+
+def test_a_client_that_repeats_a_turn_without_its_reasoning_has_said_it_once(gw: Running, tmp_path: Path) -> None:
+    message = {"role": "assistant", "content": None, "reasoning_content": THOUGHT, "tool_calls": [CALL]}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    url = start(gw, tmp_path, answers(orjson.dumps(completion() | {"choices": [choice]})))
+    session = ask(url, ALICE).json()["session_id"]
+    again: list[dict[str, Any]] = [ALICE, {"role": "assistant", "content": "", "tool_calls": [CALL]}, RESULT]
+    ask(url, *again, session_id=session)
+    assert gw.providers[0].asked[-1].json["messages"] == again
 
 
 # --- what the log has not kept ------------------------------------------------------------------------------------

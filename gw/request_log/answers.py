@@ -12,6 +12,7 @@ from gw.document import Completion
 _JOINED = ("content", "refusal", "reasoning_content", "reasoning")  # texts that arrive in pieces
 _TRIES = 8  # how often a chunk is asked what those behind it may look like
 _PLAIN = frozenset({"role", "content"})
+_OF_DETAILS = frozenset({"text", "summary", "signature"})  # of `reasoning_details`, in pieces as well
 
 
 def messages_of(raw: Sequence[bytes]) -> list[dict[str, Any]]:
@@ -200,8 +201,37 @@ def _finished(message: dict[str, Any]) -> dict[str, Any]:
         if name == "tool_calls" and isinstance(value, dict):
             calls = [value[index] for index in sorted(value)]
             done[name] = [{key: item for key, item in call.items() if key != "index"} for call in calls]
+        elif name == "reasoning_details" and isinstance(value, list):
+            done[name] = _blocks(value)
         elif name in _JOINED and isinstance(value, list) and all(isinstance(piece, str) for piece in value):
             done[name] = "".join(value)
         else:
             done[name] = value
     return done
+
+
+def _blocks(details: list[Any]) -> list[Any]:
+    """Reasoning as its provider takes it back: the fragments of one block, which share its index, put together."""
+    blocks: list[list[Any]] = []
+    for detail in details:
+        if blocks and _goes_on(blocks[-1][-1], detail):
+            blocks[-1].append(detail)
+        else:
+            blocks.append([detail])
+    return [block[0] if len(block) == 1 else _joined(block) for block in blocks]
+
+
+def _goes_on(before: Any, detail: Any) -> bool:
+    """Whether a detail is another piece of the same block. What is encrypted comes whole."""
+    if not isinstance(before, dict) or not isinstance(detail, dict) or detail.get("type") == "reasoning.encrypted":
+        return False
+    if detail.get("index") is None or detail["index"] != before.get("index"):
+        return False
+    return all(detail.get(name) in (None, before.get(name)) or before.get(name) is None for name in ("type", "id"))
+
+
+def _joined(fragments: list[dict[str, Any]]) -> dict[str, Any]:
+    block = {name: value for one in fragments for name, value in one.items() if value is not None}
+    for name in _OF_DETAILS & block.keys():
+        block[name] = "".join(one[name] for one in fragments if isinstance(one.get(name), str))
+    return block

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,9 @@ from gw.request_log import CannotWrite
 Message = dict[str, Any]  # in OpenAI's shape
 
 LISTED = 100  # sessions of one listing, the newest
-_KEPT = ("role", "content", "tool_calls", "refusal", "reasoning_details")  # of an answer, where it is more than a text
+# Of an answer, where it is more than a text.
+_KEPT = ("role", "content", "tool_calls", "function_call", "refusal", "reasoning_details", "extra_content")
+_SAME = ("role", "content", "tool_calls", "function_call", "tool_call_id", "name")  # a message's, whoever repeats it
 # A turn that failed, or that nobody heard to its end, was never said.
 _SAID = "operation = 'chat' AND state = 'done' AND error IS NULL AND status = 200 AND response IS NOT NULL"
 
@@ -43,6 +45,10 @@ class Past(NamedTuple):
     model: str | None  # the last one that the client named
     working_directory: str | None
     updated: int  # Unix milliseconds
+
+    def is_within(self, messages: Sequence[Message]) -> bool:
+        """Whether a client's messages begin with all that was said."""
+        return _begin_with(messages, self.messages)
 
 
 class Listed(NamedTuple):
@@ -73,7 +79,7 @@ class Conversations:
             if asked is None or said is None:
                 return None
             # A client that sends everything again has said it once.
-            messages = asked if asked[: len(messages)] == messages else [*messages, *asked]
+            messages = asked if _begin_with(asked, messages) else [*messages, *asked]
             messages.append(said)
             model, folder = named or model, directory or folder
         return Past(messages, rows[-1][4], model, folder, rows[-1][0]) if rows else None
@@ -109,11 +115,47 @@ def _turn(prompt: str, response: str, metadata: str | None) -> tuple[list[Messag
     if not isinstance(asked, list) or more.get("truncated"):
         return None, None
     whole = more.get("message") or next(iter(more.get("messages") or ()), None)
-    said: Message = {"role": "assistant", "content": response}
-    if isinstance(whole, dict):
-        said = {name: whole[name] for name in _KEPT if whole.get(name) is not None}
-        said.setdefault("content", None)
-    return [_readable(message) for message in asked], _readable(said)
+    said = _said(whole) if isinstance(whole, dict) else {"role": "assistant", "content": response}
+    return [_readable(message) for message in asked], said
+
+
+def _said(answer: Message) -> Message:
+    """An answer as the turn that goes back: what every backend can be told of it."""
+    said = _readable({name: answer[name] for name in _KEPT if answer.get(name) is not None})
+    has_calls = bool(said.get("tool_calls") or said.get("function_call"))
+    if has_calls and answer.get("reasoning_content"):  # DeepSeek and Kimi want it back there, and nowhere else
+        said["reasoning_content"] = answer["reasoning_content"]
+    content = said.get("content")
+    if content is None or isinstance(content, str):
+        texts = [content, _transcript(answer.get("audio")), *_images(said, answer.get("images"))]
+        is_silent = has_calls and not any(text is not None for text in texts)
+        said["content"] = None if is_silent else "\n\n".join(filter(None, texts))  # null is refused without calls
+    return said
+
+
+def _transcript(audio: Any) -> str | None:
+    """What was spoken: who spoke it knows the sound itself for an hour only, and nobody else does."""
+    transcript = audio.get("transcript") if isinstance(audio, dict) else None
+    return transcript if isinstance(transcript, str) else None
+
+
+def _images(said: Message, images: Any) -> Iterator[str]:
+    """Words for the images that the log has not kept; those at an address go back as they are."""
+    for image in images if isinstance(images, list) else ():
+        instead = _without_media(image)
+        if instead is image:
+            said.setdefault("images", []).append(image)
+        else:
+            yield instead["text"]
+
+
+def _begin_with(messages: Sequence[Message], past: Sequence[Message]) -> bool:
+    """Whether they say all of the past again, with or without what was only beside it."""
+    return len(messages) >= len(past) and all(map(_is_same, messages, past))
+
+
+def _is_same(message: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all((message.get(name) or None) == (other.get(name) or None) for name in _SAME)
 
 
 def _readable(message: dict[str, Any]) -> dict[str, Any]:

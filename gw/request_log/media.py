@@ -7,6 +7,7 @@ import hashlib
 from typing import Any
 
 _BASE64_FIELDS = frozenset({"data", "file_data"})  # of `input_audio`, `audio` and `file` parts
+_SEALED = ("reasoning.encrypted", "redacted_thinking")  # their `data` is no media, and goes back as it is
 _SHORT = 64  # characters; a shorter `data` is a word
 _PIECE = 64 * 1024  # divisible by 4; between two pieces other threads get their turn
 IN_TEXT = ";base64,"  # every data URI that is taken out of a text has it; twice as long as "data", sought twice as fast
@@ -27,6 +28,8 @@ def elided(value: Any) -> Any:
     if isinstance(value, list):
         return [elided(item) for item in value]
     if isinstance(value, dict):
+        if "data" in value and value.get("type") in _SEALED:
+            return value
         return {name: _field(name, item) for name, item in value.items()}
     return value
 
