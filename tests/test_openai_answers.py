@@ -202,3 +202,25 @@ def test_a_streamed_answer_that_does_not_fit_has_no_end(text: str, fits: bool) -
         assert opened.is_done
         with pytest.raises(UpstreamProtocolError, match="/age"):
             opened.finish()
+
+
+# --- what can be read but not written -----------------------------------------------------------------------------
+
+DEEP = "[" * 300 + "]" * 300  # orjson reads it, and writes less than that
+
+
+def test_an_answer_that_nests_too_deep_to_be_repaired_is_a_failure_and_one_that_needs_no_repair_passes() -> None:
+    call = {"id": "x", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    called = orjson.dumps(completion(tool_calls=[call])).decode().replace('"{}"', DEEP)
+    fine = orjson.dumps(completion()).decode().replace('"id"', f'"deep":{DEEP},"id"', 1)
+    assert DEEP.encode() in codec(stream=False).complete(fine.encode()).raw
+    for broken in (fine.replace('"stop"', '"eos"'), called):
+        with pytest.raises(UpstreamProtocolError, match="cannot be passed on"):
+            codec(stream=False).complete(broken.encode())
+
+
+def test_an_answer_that_had_to_be_mended_keeps_its_numbers_as_far_as_json_holds_them() -> None:
+    numbers = "[18446744073709551615,-9223372036854775808,18446744073709551616,-1e400,123456789012345678901234567890]"
+    raw = orjson.dumps(completion()).decode().replace('"id"', f'"nan":NaN,"numbers":{numbers},"id"', 1)
+    value = orjson.loads(codec(stream=False).complete(raw.encode()).raw)
+    assert value["numbers"] == [2**64 - 1, -(2**63), float(2**64), None, 123456789012345678901234567890.0]

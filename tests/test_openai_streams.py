@@ -162,6 +162,16 @@ def test_an_error_before_any_content_is_raised_at_once() -> None:
         codec().feed(sse(chunk({"role": "assistant"}), {"error": {"message": "boom"}}, done=False))
 
 
+def test_an_event_that_cannot_be_written_again_breaks_the_stream_behind_what_came_before_it() -> None:
+    opened = codec()
+    deep = sse(chunk({"content": "b"}, "eos"), done=False).replace(
+        b"{", b'{"deep":' + b"[" * 300 + b"]" * 300 + b",", 1
+    )
+    assert len(opened.feed(sse(chunk({"content": "a"}), done=False) + deep)) == 1
+    with pytest.raises(UpstreamProtocolError, match="cannot be passed on"):
+        opened.feed(sse(chunk({}, "stop")))
+
+
 def test_an_event_that_is_not_json_is_garbage() -> None:
     opened = codec()
     with pytest.raises(UpstreamProtocolError, match="not JSON"):

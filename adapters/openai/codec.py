@@ -9,7 +9,7 @@ import orjson
 
 from gw.adapter import WireRequest
 from gw.adapters.openai.answers import Source, note_plain, repair_completion, with_function_call
-from gw.adapters.openai.reading import mended
+from gw.adapters.openai.reading import mended, written
 from gw.adapters.openai.stream import ChunkStream
 from gw.document import Chunk, Chunks, Completion
 from gw.errors import UpstreamError, UpstreamProtocolError
@@ -109,7 +109,7 @@ class OpenAICodec:
             if raw is not None:
                 raw = replace_member(raw, b"model", orjson.dumps(answers_as), "model" in value)
             value["model"] = answers_as
-        completion = Completion(raw, value)
+        completion = Completion(raw if raw is not None else written(value), value)
         completion.text = text
         return completion
 

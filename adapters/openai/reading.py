@@ -1,4 +1,4 @@
-"""JSON as providers write it: strict first, then with the two mistakes that are seen in the wild."""
+"""JSON as providers write it: strict first, then with the two mistakes that are seen in the wild; and written again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from typing import Any
 
 import orjson
+
+from gw.errors import UpstreamProtocolError
 
 # An escaped backslash, a pair of surrogates, or one without its other half (an emoji cut between two chunks).
 _SURROGATES = re.compile(
@@ -30,6 +32,23 @@ def mended(raw: bytes) -> Any:
     """The value of what orjson does not take: see `parse`."""
     whole = _SURROGATES.sub(lambda found: found[0] if len(found[0]) != 6 else rb"\ufffd", raw)
     try:
-        return json.loads(whole.decode("utf-8-sig"), parse_constant=lambda name: None)
+        return json.loads(whole.decode("utf-8-sig"), parse_constant=lambda name: None, parse_int=_integer)
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def _integer(text: str) -> int | float:
+    """A number as orjson reads it: one that 64 bits do not hold is a float, which can be written again."""
+    number = int(text) if len(text) <= _DIGITS else float(text)
+    return number if -(2**63) <= number < 2**64 else float(number)
+
+
+_DIGITS = 20  # of the largest number in 64 bits, or the smallest one with its sign
+
+
+def written(value: Any) -> bytes:
+    """A value's JSON. Raises UpstreamProtocolError for what was read but cannot be written: it nests too deep."""
+    try:
+        return orjson.dumps(value)
+    except TypeError as error:
+        raise UpstreamProtocolError(f"the provider sent what cannot be passed on: {error}") from None

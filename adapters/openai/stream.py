@@ -9,7 +9,7 @@ import orjson
 
 from gw.adapters.openai.answers import Source, note_usage, repair_usage, usage_in, with_function_call
 from gw.adapters.openai.choices import ChoiceStream
-from gw.adapters.openai.reading import parse
+from gw.adapters.openai.reading import parse, written
 from gw.adapters.openai.template import ARGUMENTS, PART, TEXTS, learn
 from gw.document import Chunk
 from gw.json_splice import find_member
@@ -62,7 +62,7 @@ class ChunkStream:
                 finish = {"index": index, "delta": {}, "finish_reason": "tool_calls" if choice.calls else "stop"}
                 chunks += self._emit(self._head(), [finish], None)[0]
         if self._usage is not None:
-            chunks.append(Chunk(value=self._usage))
+            chunks.append(_chunk(self._usage))
             self._usage = None
         return chunks
 
@@ -165,9 +165,9 @@ class ChunkStream:
             value |= self._extras
             self._extras = {}
             changed = True
-        chunks = [Chunk(value={**value, "choices": closing})] if closing else []
+        chunks = [_chunk({**value, "choices": closing})] if closing else []
         raw = self._named(value, None if changed else raw)
-        chunks.append(Chunk(raw, value))
+        chunks.append(_chunk(value, raw))
         return chunks, raw
 
     # --- the head of a chunk --------------------------------------------------------------------------------------
@@ -260,6 +260,11 @@ class ChunkStream:
         template = learn(payload, key, text, value, raw)
         if template is not None:
             self.templates = [template, *(other for other in self.templates if other.key != key)]
+
+
+def _chunk(value: dict[str, Any], raw: bytes | None = None) -> Chunk:
+    """One chunk, written here, where a value that cannot be written is the provider's failure."""
+    return Chunk(raw if raw is not None else written(value), value)
 
 
 def _is_whole(choice: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from gw.adapters.openai.reading import written
 from gw.errors import UpstreamProtocolError
 
 _Fragment = dict[str, Any]
@@ -23,7 +24,7 @@ def as_arguments(value: Any) -> str:
     """A call's arguments as text that holds JSON; none at all are `{}`."""
     if isinstance(value, str):
         return value if value.strip() else "{}"
-    return "{}" if value is None else orjson.dumps(value).decode()
+    return "{}" if value is None else written(value).decode()
 
 
 def repair_calls(message: dict[str, Any]) -> bool:
@@ -119,7 +120,7 @@ class CallStream:
         body = fragment.get(kind) or {}
         name = body.get("name") or ""
         said = body.get(_TEXT_OF[kind])
-        text = said if isinstance(said, str) else "" if said is None else orjson.dumps(said).decode()
+        text = said if isinstance(said, str) else "" if said is None else written(said).decode()
         call = self._of(fragment, name)
         is_first = call is None
         if call is None:
