@@ -27,7 +27,10 @@ _PLAIN = frozenset({"system", "user", "assistant"})  # nothing but a role and a 
 _MAX_TEXT = 1 << 40  # the size of a body is limited where it is read
 
 # An assistant turn without text is whole if it carries one of these.
-_INSTEAD = ("tool_calls", "function_call", "refusal", "audio", "reasoning_content", "reasoning", "reasoning_details")
+_INSTEAD = (
+    *("tool_calls", "function_call", "refusal", "audio", "images"),
+    *("reasoning_content", "reasoning", "reasoning_details"),
+)
 
 
 def plain_characters(messages: Any) -> int | None:

@@ -109,7 +109,7 @@ def test_a_whole_answers_tool_calls_are_made_openais() -> None:
 
 def test_a_choice_without_a_message_gets_one() -> None:
     answer = whole(completion() | {"choices": [{"index": 0, "finish_reason": "content_filter"}]})
-    assert answer["choices"][0]["message"] == {"role": "assistant", "content": None}
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": ""}
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,27 @@ def test_mistral_gets_reasoning_back_as_a_thinking_part() -> None:
     ]
 
 
+STRICT = sorted(name for name, row in DIALECTS.items() if row.reasoning != "as it came")
+
+
+@pytest.mark.parametrize("dialect", STRICT)
+def test_what_only_another_providers_answers_carry_is_kept_from_strict_hosts_and_told(dialect: str) -> None:
+    extra = {"google": {"thought_signature": "sig"}}
+    call = {"id": "abcdefgh1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    calls = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [call, call | {"id": "abcdefgh2", "extra_content": extra}],
+    }
+    drawn = {"role": "assistant", "content": None, "images": [image], "extra_content": extra}
+    codec = send({"messages": [calls, drawn]}, dialect=dialect)
+    bare = calls | {"tool_calls": [call, call | {"id": "abcdefgh2"}]}
+    assert orjson.loads(codec.wire.content)["messages"] == [bare, {"role": "assistant", "content": ""}]
+    places = ("0/tool_calls/1/extra_content", "1/extra_content", "1/images")
+    assert told(codec) == {(f"/messages/{place}", "dropped") for place in places}
+
+
 def test_openrouter_gets_reasoning_back_unmodified() -> None:
     message = {"role": "assistant", "content": "x", "reasoning_details": [{"type": "reasoning.text", "signature": "s"}]}
     came = orjson.dumps({"model": "upstream", "messages": [message]})

@@ -261,7 +261,7 @@ def _repair_choice(choice: dict[str, Any], index: int, summary: Summary, source:
         changed = True
     message = choice.get("message")
     if not isinstance(message, dict):  # Azure, where its filter took the message away
-        message = choice["message"] = {"role": "assistant", "content": None}
+        message = choice["message"] = {"role": "assistant", "content": ""}  # null could not be sent back
         changed = True
     if not message.get("role"):
         message["role"] = "assistant"

@@ -43,7 +43,7 @@ class Dialect:
 _OPENAI_ONLY = frozenset({"store", "prediction", "moderation", "service_tier", "safety_identifier"})
 _LOGPROBS = frozenset({"logprobs", "top_logprobs", "logit_bias"})
 _PENALTIES = frozenset({"frequency_penalty", "presence_penalty"})
-_MESSAGE_EXTRAS = frozenset({"name", "refusal", "annotations", "audio", "extra_content", "function_call"})
+_MESSAGE_EXTRAS = frozenset({"name", "refusal", "annotations", "audio", "function_call"})
 
 OPENAI = Dialect(
     name="openai",

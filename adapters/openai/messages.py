@@ -13,6 +13,9 @@ from gw.errors import InvalidRequest
 from gw.message import Loss
 
 _REASONING = frozenset({"reasoning_content", "reasoning", "reasoning_details", "thinking_blocks"})
+# What only some providers' answers carry, kept back from those that are not known to take every field as it came.
+_FOREIGN = frozenset({"extra_content", "images"})
+_NO_NULL = ("content", "tool_calls", "function_call", "refusal", "audio")  # one of them a host has to be given
 
 
 class MessageRepairs:
@@ -54,8 +57,11 @@ class MessageRepairs:
         return changed
 
     def _repaired(self, message: dict[str, Any], place: str, losses: list[Loss]) -> dict[str, Any]:
+        given = message
         for repair in self._repairs:
             message = repair(message, place, losses)
+        if message is not given and message.get("role") == "assistant" and not any(map(message.get, _NO_NULL)):
+            message = {**message, "content": ""}  # what stood instead of it has gone
         return message
 
 
@@ -64,18 +70,21 @@ _Repair = Callable[[dict[str, Any], str, list[Loss]], dict[str, Any]]
 
 def _triggers(dialect: Dialect) -> frozenset[str]:
     """The fields of a message without which none of its repairs has anything to do, roles and images apart."""
-    reasoning = _REASONING if dialect.reasoning != "as it came" else frozenset()
-    return dialect.message_drop | reasoning | ({"tool_calls", "tool_call_id"} if dialect.short_ids else frozenset())
+    if dialect.reasoning == "as it came":
+        return dialect.message_drop
+    ids = {"tool_call_id"} if dialect.short_ids else frozenset()
+    return dialect.message_drop | _REASONING | _FOREIGN | {"tool_calls"} | ids
 
 
 def _message_repairs(dialect: Dialect) -> Sequence[_Repair]:
     repairs: list[_Repair] = []
     if not dialect.developer:
         repairs.append(_developer_as_system)
-    if dialect.message_drop:
-        repairs.append(_dropper(dialect.message_drop, dialect.name))
+    dropped = dialect.message_drop if dialect.reasoning == "as it came" else dialect.message_drop | _FOREIGN
+    if dropped:
+        repairs.append(_dropper(dropped, dialect.name))
     if dialect.reasoning != "as it came":
-        repairs.append(_reasoning_for(dialect))
+        repairs += (_reasoning_for(dialect), _with_bare_calls(dialect.name))
     if dialect.short_ids:
         repairs.append(_with_short_ids)
     if not dialect.remote_images:
@@ -123,6 +132,22 @@ def _reasoning_for(dialect: Dialect) -> _Repair:
         return new
 
     return carry
+
+
+def _with_bare_calls(dialect: str) -> _Repair:
+    def strip(message: dict[str, Any], place: str, losses: list[Loss]) -> dict[str, Any]:
+        calls = message.get("tool_calls")
+        if not calls or not any("extra_content" in call for call in calls):
+            return message
+        losses.extend(
+            Loss(f"{place}/tool_calls/{at}/extra_content", "dropped", f"{dialect} does not take it")
+            for at, call in enumerate(calls)
+            if call.get("extra_content")
+        )
+        bare = [{name: value for name, value in call.items() if name != "extra_content"} for call in calls]
+        return {**message, "tool_calls": bare}
+
+    return strip
 
 
 def _as_parts(message: Mapping[str, Any]) -> list[Any]:
