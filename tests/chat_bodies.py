@@ -69,6 +69,7 @@ RIGHT: list[dict[str, Any]] = [
     message(role="assistant", function_call={"name": "f", "arguments": "{}"}),
     message(role="assistant", content=None, audio={"id": "a1"}),
     message(role="assistant", content=None, reasoning_content="hm"),
+    message(role="assistant", content=None, images=[{"type": "image_url", "image_url": {"url": "data:,"}}]),
     message(role="assistant", content=[{"type": "refusal", "refusal": "no"}, {"type": "thinking", "thinking": []}]),
     message(role="tool", content="sunny", tool_call_id="call_1"),
     message(role="tool", content=[{"type": "text", "text": "sunny"}], tool_call_id="call_1"),
