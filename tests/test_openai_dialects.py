@@ -159,6 +159,24 @@ def test_mistral_gets_its_own_words() -> None:
     assert body({"tools": tools, "tool_choice": "required"}, dialect="mistral")["tool_choice"] == "any"
 
 
+@pytest.mark.parametrize(("mode", "word"), [("auto", "auto"), ("required", "any")])
+def test_mistral_is_given_the_allowed_tools_alone(mode: str, word: str) -> None:
+    tools = [{"type": "function", "function": {"name": name}} for name in ("f", "g", "h")]
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [tools[0], tools[2]]}}
+    codec = send({"tools": tools, "tool_choice": choice}, dialect="mistral")
+    out = orjson.loads(codec.wire.content)
+    assert (out["tools"], out["tool_choice"]) == ([tools[0], tools[2]], word)
+    assert told(codec) == {("/tool_choice", "emulated")}
+
+
+@pytest.mark.parametrize("dialect", ["openai", "openrouter", "groq", "mistral", "generic"])
+def test_fields_of_other_kinds_of_backend_are_kept_back_and_told(dialect: str) -> None:
+    fields = {"anthropic": {"betas": ["b"]}, "gemini": {"a": 1}, "ollama": {"a": 1}, "allowed_tools": ["Read"]}
+    codec = send({**fields, "disallowed_tools": []}, dialect=dialect)
+    assert {*fields, "disallowed_tools"}.isdisjoint(orjson.loads(codec.wire.content))
+    assert told(codec) == {(f"/{name}", "dropped") for name in fields}
+
+
 def test_a_tool_choice_that_names_no_tool_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="not among the tools"):
         send({"tool_choice": {"type": "function", "function": {"name": "g"}}}, dialect="mistral")

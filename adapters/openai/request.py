@@ -22,6 +22,8 @@ from gw.json_splice import SCAN_LIMIT, append_members, has_duplicates, replace_m
 from gw.message import Loss
 
 GATEWAY_FIELDS = frozenset({"backend", "session_id", "working_directory", "cli_tools"})  # ours, not the provider's
+# What is meant for other kinds of backend: told where it goes nowhere.
+_OF_OTHERS = frozenset({"anthropic", "gemini", "ollama", "allowed_tools", "disallowed_tools"})
 # Emulated where they say something; what else may stand there (null, an empty list) a host without them may refuse.
 _FUNCTIONS = frozenset({"functions", "function_call"})
 
@@ -120,6 +122,7 @@ def _heeded(dialect: Dialect) -> frozenset[str]:
     """The fields without which `_repair` has nothing to do, as far as that does not depend on the model."""
     return (
         GATEWAY_FIELDS
+        | _OF_OTHERS
         | dialect.drop
         | dialect.rename.keys()
         | ({"max_completion_tokens"} if dialect.limit == "max_tokens" else frozenset())
@@ -154,6 +157,11 @@ def _repair(chat: dict[str, Any], dialect: Dialect, model: str, changes: dict[st
         _fit_tool_choice(chat, dialect, changes, losses)
     if not dialect.json_schema:
         _fit_schema(chat, dialect, changes, losses)
+    if not _OF_OTHERS.isdisjoint(chat):
+        for name in sorted(_OF_OTHERS & chat.keys()):
+            changes[name] = _GONE
+            if chat[name]:
+                losses.append(Loss(f"/{name}", "dropped", "it is meant for another kind of backend"))
     for name in (GATEWAY_FIELDS if dialect.functions else GATEWAY_FIELDS | _FUNCTIONS) & chat.keys():
         changes[name] = _GONE
 
@@ -210,12 +218,18 @@ def _fit_tool_choice(chat: dict[str, Any], dialect: Dialect, changes: dict[str, 
         changes["tool_choice"] = "any"
         losses.append(Loss("/tool_choice", "changed", f"{dialect.name} calls it any"))
     elif isinstance(choice, dict):
-        name = (choice.get("function") or {}).get("name")
-        named = [tool for tool in chat.get("tools") or () if (tool.get("function") or {}).get("name") == name]
+        allowed = choice.get("allowed_tools") or {"tools": [choice], "mode": "required"}
+        names = [_name_of(one) for one in allowed["tools"]]
+        named = [tool for tool in chat.get("tools") or () if _name_of(tool) in names]
         if not named:
-            raise InvalidRequest(f'tool_choice names "{name}", which is not among the tools', param="tool_choice")
-        changes |= {"tools": named, "tool_choice": "any"}
-        losses.append(Loss("/tool_choice", "emulated", f"{dialect.name} names no tool: only that one is sent"))
+            told = ", ".join(map(str, names))
+            raise InvalidRequest(f'tool_choice names "{told}", which is not among the tools', param="tool_choice")
+        changes |= {"tools": named, "tool_choice": "any" if allowed.get("mode") == "required" else "auto"}
+        losses.append(Loss("/tool_choice", "emulated", f"{dialect.name} names no tool: the others are left out"))
+
+
+def _name_of(tool: Mapping[str, Any]) -> Any:
+    return (tool.get("function") or tool.get("custom") or tool).get("name")
 
 
 def schema_to_check(chat: Mapping[str, Any], dialect: Dialect) -> dict[str, Any] | None:
