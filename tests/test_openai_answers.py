@@ -92,6 +92,19 @@ def test_a_list_of_content_becomes_text_and_reasoning() -> None:
     assert (streamed.text, streamed.reasoning) == ("then", "so")
 
 
+def test_signed_thoughts_of_a_stream_have_an_index_each_as_every_list_that_clients_put_together() -> None:
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": text}], "signature": text * 3} for text in ("a", "b")
+    ]
+    found = read(sse(*(chunk({"content": [part]}) for part in parts), chunk({}, "stop")))
+    details = [detail for one in found for detail in one["choices"][0]["delta"].get("reasoning_details", ())]
+    assert [(one["index"], one["signature"]) for one in details] == [(0, "aaa"), (1, "bbb")]
+    assert all("text" not in one for one in details)  # it is in pieces, of which these may be the last
+    answer = whole(completion() | {"choices": [completion()["choices"][0] | {"message": {"content": parts}}]})
+    texts = [one | {"text": text} for one, text in zip(details, "ab", strict=True)]
+    assert answer["choices"][0]["message"]["reasoning_details"] == texts
+
+
 # --- whole answers ------------------------------------------------------------------------------------------------
 
 

@@ -215,6 +215,48 @@ def test_mistral_gets_reasoning_back_as_a_thinking_part() -> None:
     ]
 
 
+SIGNED = {"type": "reasoning.text", "text": "so", "signature": "sig", "format": "mistral-v1", "index": 0}
+CLAUDES = SIGNED | {"format": "anthropic-claude-v1"}
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "details", "sent"),
+    [
+        ("so", [SIGNED], [("so", "sig")]),
+        ("so", [SIGNED | {"text": None}], [("so", "sig")]),  # streamed: signed behind the last piece
+        (None, [SIGNED], [("so", "sig")]),
+        ("soon", [SIGNED, SIGNED | {"text": "on", "signature": "n"}], [("so", "sig"), ("on", "n")]),
+    ],
+)
+def test_mistral_gets_its_signed_thinking_back(reasoning: str | None, details: list[Any], sent: list[Any]) -> None:
+    message = {"role": "assistant", "content": "x", "reasoning_content": reasoning, "reasoning_details": details}
+    codec = send({"messages": [message]}, dialect="mistral")
+    assert orjson.loads(codec.wire.content)["messages"][0]["content"] == [
+        *({"type": "thinking", "thinking": [{"type": "text", "text": t}], "signature": sig} for t, sig in sent),
+        {"type": "text", "text": "x"},
+    ]
+    assert told(codec) == set()
+
+
+@pytest.mark.parametrize(
+    ("dialect", "details"),
+    [
+        ("deepseek", [CLAUDES]),
+        ("mistral", [CLAUDES]),
+        ("ollama", [{"type": "reasoning.encrypted", "data": "x"}]),
+        ("mistral", [SIGNED, SIGNED]),  # whose thoughts are whose cannot be told
+    ],
+)
+def test_a_signature_that_cannot_go_back_beside_its_text_is_told(dialect: str, details: list[Any]) -> None:
+    message = {"role": "assistant", "content": "x", "reasoning_content": "so", "reasoning_details": details}
+    codec = send({"messages": [message]}, dialect=dialect)
+    assert b'"so"' in codec.wire.content
+    assert b"sig" not in codec.wire.content
+    assert told(codec) == {("/messages/0/reasoning_details", "dropped")}
+    message["reasoning_details"] = [{"type": "reasoning.text", "text": "so"}]
+    assert told(send({"messages": [message]}, dialect=dialect)) == set()
+
+
 STRICT = sorted(name for name, row in DIALECTS.items() if row.reasoning != "as it came")
 
 

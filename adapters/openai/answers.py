@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from gw.adapters.openai.dialects import MISTRAL_FORMAT
 from gw.adapters.openai.tool_calls import repair_calls
 from gw.chat_parts import as_function_call
 from gw.errors import UpstreamError, UpstreamProtocolError
@@ -143,16 +144,17 @@ def _count(value: Any) -> int:
 # --- content ----------------------------------------------------------------------------------------------------
 
 
-def repair_content(holder: dict[str, Any]) -> bool:
+def repair_content(holder: dict[str, Any], before: int | None = None) -> bool:
     """Make a message's or delta's content text and its reasoning readable as `reasoning_content`, in place.
 
-    Whether anything had to change. Mistral sends a list of text and thinking parts; Groq, OpenRouter, vLLM and Ollama
-    call the text of reasoning `reasoning`, which stays beside.
+    Whether anything had to change. `before`: of a stream, how many `reasoning_details` it had before this. Mistral
+    sends a list of text and thinking parts; Groq, OpenRouter, vLLM and Ollama call the text of reasoning `reasoning`,
+    which stays beside.
     """
     changed = False
     content = holder.get("content")
     if isinstance(content, list):
-        _split_parts(holder, content)
+        _split_parts(holder, content, before)
         changed = True
     reasoning = holder.get("reasoning")
     if isinstance(reasoning, str) and reasoning and not holder.get("reasoning_content"):
@@ -161,7 +163,7 @@ def repair_content(holder: dict[str, Any]) -> bool:
     return changed
 
 
-def _split_parts(holder: dict[str, Any], parts: list[Any]) -> None:
+def _split_parts(holder: dict[str, Any], parts: list[Any], before: int | None) -> None:
     texts: list[str] = []
     thoughts: list[str] = []
     for part in parts:
@@ -170,10 +172,15 @@ def _split_parts(holder: dict[str, Any], parts: list[Any]) -> None:
         elif isinstance(part, dict) and part.get("type") == "thinking":
             thinking = part.get("thinking")
             pieces = [thinking] if isinstance(thinking, str) else [_in(piece, "text") for piece in thinking or ()]
-            thoughts += [piece for piece in pieces if isinstance(piece, str)]
+            thought = "".join(piece for piece in pieces if isinstance(piece, str))
+            if thought:
+                thoughts.append(thought)
             if part.get("signature"):
-                detail = {"type": "reasoning.text", "text": "".join(thoughts), "signature": part["signature"]}
-                holder.setdefault("reasoning_details", []).append(detail)
+                details = holder.setdefault("reasoning_details", [])
+                index = (before or 0) + len(details)
+                detail = {"type": "reasoning.text", "signature": part["signature"], "format": MISTRAL_FORMAT}
+                # Of a stream this is but the last piece of what was signed.
+                details.append(detail | {"index": index} | ({"text": thought} if before is None else {}))
         elif isinstance(part, dict) and isinstance(part.get("text"), str):
             texts.append(part["text"])
     holder["content"] = "".join(texts) if texts or not thoughts else None

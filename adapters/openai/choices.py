@@ -17,10 +17,11 @@ _CONTENT = (
 class ChoiceStream:
     """What is known of one choice so far."""
 
-    __slots__ = ("begun", "calls", "finished", "has_content")
+    __slots__ = ("_details", "begun", "calls", "finished", "has_content")
 
     def __init__(self) -> None:
         self.calls = CallStream()
+        self._details = 0  # elements of its reasoning_details so far
         self.begun = False  # its role has been told
         self.has_content = False
         self.finished = False
@@ -37,7 +38,9 @@ class ChoiceStream:
         changed = not isinstance(delta, dict)
         if not isinstance(delta, dict):
             delta = choice["delta"] = {}
-        changed |= repair_content(delta)
+        changed |= repair_content(delta, self._details)
+        if isinstance(details := delta.get("reasoning_details"), list):
+            self._details += len(details)
         if "tool_calls" in delta:
             changed |= self._repair_calls(delta)
         content = [delta[name] for name in _CONTENT if delta.get(name)]

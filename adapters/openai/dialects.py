@@ -40,6 +40,7 @@ class Dialect:
     answers_results: bool = False  # some of its models want an assistant's turn between a tool's result and a user
 
 
+MISTRAL_FORMAT = "mistral-v1"  # `reasoning_details[].format` of what Mistral signed
 _OPENAI_ONLY = frozenset({"store", "prediction", "moderation", "service_tier", "safety_identifier"})
 _LOGPROBS = frozenset({"logprobs", "top_logprobs", "logit_bias"})
 _PENALTIES = frozenset({"frequency_penalty", "presence_penalty"})

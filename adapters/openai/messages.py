@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from gw.adapters.openai.dialects import Dialect
+from gw.adapters.openai.dialects import MISTRAL_FORMAT, Dialect
 from gw.errors import InvalidRequest
 from gw.message import Loss
 
@@ -119,19 +119,54 @@ def _reasoning_for(dialect: Dialect) -> _Repair:
         if dialect.reasoning in message and len(_REASONING & message.keys()) == 1:
             return message
         new = {name: value for name, value in message.items() if name not in _REASONING}
-        if dialect.reasoning == "dropped" or not isinstance(text, str) or not text:
-            losses.extend(
-                Loss(f"{place}/{name}", "dropped", f"{dialect.name} does not take it back")
-                for name in sorted(_REASONING & message.keys())
-                if message[name]
-            )
-        elif dialect.reasoning == "thinking parts":
-            new["content"] = [{"type": "thinking", "thinking": [{"type": "text", "text": text}]}, *_as_parts(message)]
-        else:
-            new[dialect.reasoning] = text
+        lost = _REASONING & message.keys()
+        if dialect.reasoning == "thinking parts" and (parts := _signed_parts(message, text)):
+            new["content"] = [*parts, *_as_parts(message)]
+            lost = frozenset()
+        elif dialect.reasoning != "dropped" and isinstance(text, str) and text:
+            lost = frozenset(name for name in ("reasoning_details", "thinking_blocks") if _is_signed(message.get(name)))
+            if dialect.reasoning == "thinking parts":
+                new["content"] = [_thinking_part(text), *_as_parts(message)]
+            else:
+                new[dialect.reasoning] = text
+        losses.extend(
+            Loss(f"{place}/{name}", "dropped", f"{dialect.name} does not take it back")
+            for name in sorted(lost)
+            if message[name]
+        )
         return new
 
     return carry
+
+
+def _signed_parts(message: Mapping[str, Any], text: Any) -> list[dict[str, Any]]:
+    """Mistral's thinking as it signed it; [] where that is not to be had, or whose thoughts are whose is not known."""
+    details = message.get("reasoning_details")
+    signed = [
+        detail
+        for detail in (details if isinstance(details, list) else ())
+        if isinstance(detail, dict) and detail.get("format") == MISTRAL_FORMAT and detail.get("signature")
+    ]
+    thoughts = [detail.get("text") or "" for detail in signed]
+    if len(signed) == 1 and isinstance(text, str) and text:  # a stream signs behind what it has thought
+        thoughts = [text]
+    if not all(thoughts) or (text and "".join(thoughts) != text):
+        return []
+    return [
+        _thinking_part(thought) | {"signature": detail["signature"]}
+        for thought, detail in zip(thoughts, signed, strict=True)
+    ]
+
+
+def _thinking_part(text: str) -> dict[str, Any]:
+    return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
+
+
+def _is_signed(blocks: Any) -> bool:
+    """Whether there is more to them than the text, which goes another way."""
+    return isinstance(blocks, list) and any(
+        isinstance(block, dict) and (block.get("signature") or block.get("data")) for block in blocks
+    )
 
 
 def _with_bare_calls(dialect: str) -> _Repair:
