@@ -229,11 +229,17 @@ class FunctionCallDelta(TypedDict, total=False):
     arguments: str  # the next piece of the JSON text
 
 
+class CustomCallDelta(TypedDict, total=False):
+    name: str
+    input: str  # the next piece
+
+
 class ToolCallDelta(TypedDict):
     index: int
     id: NotRequired[str]
     type: NotRequired[Literal["function", "custom"]]
     function: NotRequired[FunctionCallDelta]
+    custom: NotRequired[CustomCallDelta]
 
 
 class Delta(TypedDict, total=False):
