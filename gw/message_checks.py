@@ -13,6 +13,7 @@ from gw.json_checks import (
     check_string,
     fields,
     integer,
+    listed,
     one_of,
     plain_text,
     refuse,
@@ -213,4 +214,5 @@ _MESSAGE_FIELDS: dict[str, Check] = {
     "audio": fields({"id": _name}),
     "reasoning_content": check_string,
     "reasoning": check_string,
+    "images": listed(check_object, MAX_PARTS, "images"),
 }

@@ -102,6 +102,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (message(role="function", content="x"), "messages[0].name"),
     *each(lambda value: message(role="user", content="x", name=value), "messages[0].name", "", 1, "a\nb"),
     (message(role="assistant", content=None, refusal=1), "messages[0].refusal"),
+    (message(role="assistant", content=None, images="x"), "messages[0].images"),
+    (message(role="assistant", content=None, images=["x"]), "messages[0].images[0]"),
     (message(role="assistant", content="", audio={}), "messages[0].audio.id"),
     (message(role="assistant", tool_calls={}), "messages[0].tool_calls"),
     (message(role="assistant", tool_calls=["x"]), "messages[0].tool_calls[0]"),
