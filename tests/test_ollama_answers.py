@@ -11,6 +11,7 @@ from gw.adapters.ollama import Ollama, OllamaCodec
 from gw.backend import Backend
 from gw.errors import UpstreamError, UpstreamProtocolError
 from gw.message import Candidate, Headers
+from tests.accumulators import accumulated
 from tests.codecs import read_all
 from tests.fakes import chat_request
 from tests.recordings import Case, cases, check, check_laws, cuts, read_chunks, read_completion
@@ -77,6 +78,7 @@ def test_a_stream_reads_as_recorded_whole_and_byte_by_byte(case: Case) -> None:
     assert chunks[-1]["choices"] == []
     pieces = [case.body[at : at + 1] for at in range(len(case.body))]
     assert read_all(stream_codec(), pieces) == (chunks, None)
+    check(read_completion(accumulated(chunks)), case.expect)
 
 
 @pytest.mark.parametrize("body", [STREAM, *(case.body for case in STREAMED)], ids=range(1 + len(STREAMED)))
@@ -158,9 +160,13 @@ def test_loading_a_model_is_no_answer(reason: str) -> None:
     assert isinstance(read_all(stream_codec(), [body])[1], UpstreamProtocolError)
 
 
-def test_lines_after_the_end_are_a_protocol_error() -> None:
-    _, error = read_all(stream_codec(), [lines(line(done=True), line(content="more"))])
-    assert isinstance(error, UpstreamProtocolError)
+@pytest.mark.parametrize("more", [lines(line(content="more")), lines(line(done=True)), b"junk\n"])
+def test_nothing_behind_the_end_is_looked_at_whether_it_comes_with_it_or_later(more: bytes) -> None:
+    end = lines(line(content="a"), line(done=True))
+    whole = read_all(stream_codec(), [end])
+    assert whole[1] is None
+    assert read_all(stream_codec(), [end + more]) == whole
+    assert read_all(stream_codec(), [end, more]) == whole
 
 
 def test_usage_is_told_where_ollama_tells_it() -> None:
@@ -242,4 +248,16 @@ def test_log_probabilities_come_back_in_openais_shape() -> None:
 def test_an_image_is_a_data_uri_beside_the_content() -> None:
     value = line(done=True, images=["iVBORw0KGgoAAAA="])
     message = orjson.loads(codec().complete(orjson.dumps(value)).raw)["choices"][0]["message"]
-    assert message["images"][0]["image_url"]["url"] == "data:image/png;base64,iVBORw0KGgoAAAA="
+    assert message["images"] == [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgoAAAA="}}]
+
+
+def test_images_of_a_stream_are_counted_and_openais_own_package_puts_them_in_a_row() -> None:
+    body = lines(line(images=["iVBORw0KGgo="]), line(images=["R0lGODdh", "iVBORw0KGgo="]), line(done=True))
+    chunks, _ = read_all(stream_codec(), [body])
+    images = accumulated(chunks)["choices"][0]["message"]["images"]
+    assert [one["image_url"]["url"].partition(";")[0] for one in images] == [
+        "data:image/png",
+        "data:image/gif",
+        "data:image/png",
+    ]
+    assert [one["index"] for one in images] == [0, 1, 2]

@@ -33,6 +33,7 @@ class OllamaCodec:
         self._head = b""  # the first bytes of a stream, to quote where it turns out to be none
         self._has_begun = False
         self._calls = 0
+        self._images = 0
         self._last: Mapping[str, Any] | None = None  # the line that says done
         self._error: GatewayError | None = None  # to be raised once what came before it is given out
 
@@ -55,8 +56,8 @@ class OllamaCodec:
         reason = self._finish(value)
         calls = delta.get("tool_calls")
         message = {"role": "assistant", "content": None if calls else "", "refusal": None, **delta}
-        for call in calls or ():
-            del call["index"]
+        for entry in (*(calls or ()), *(delta.get("images") or ())):
+            del entry["index"]
         if self._is_deprecated:
             as_function_call(message)
         choice = {"index": 0, "message": message, "finish_reason": reason}
@@ -111,10 +112,10 @@ class OllamaCodec:
         return chunks
 
     def _line(self, line: bytes, chunks: list[Chunk]) -> None:
+        if self._last is not None:
+            return  # it is over; had this come a moment later, nobody would have read it
         value = self._frame.parsed(line)
         self._check(value, line)
-        if self._last is not None:
-            raise self._frame.protocol("goes on after its end")
         if not self._has_begun:
             self._has_begun = True
             first = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
@@ -160,7 +161,8 @@ class OllamaCodec:
             if message.get("tool_calls"):
                 delta["tool_calls"] = [self._call(call) for call in message["tool_calls"]]
             if message.get("images"):
-                delta["images"] = [_image(data) for data in message["images"]]
+                delta["images"] = [_image(at, data) for at, data in enumerate(message["images"], self._images)]
+                self._images += len(delta["images"])
         except (AttributeError, TypeError, KeyError) as error:
             raise self._frame.protocol(f"holds a message that its API does not know: {error!r}") from None
         return delta
@@ -218,8 +220,9 @@ def _usage_of(value: Mapping[str, Any]) -> Usage | None:
     return Usage(prompt=value.get("prompt_eval_count") or 0, completion=value.get("eval_count") or 0)
 
 
-def _image(data: str) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": f"data:{sniff_image(data) or 'image/png'};base64,{data}"}}
+def _image(index: int, data: str) -> dict[str, Any]:
+    url = f"data:{sniff_image(data) or 'image/png'};base64,{data}"
+    return {"index": index, "type": "image_url", "image_url": {"url": url}}
 
 
 def _logprobs(tokens: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
