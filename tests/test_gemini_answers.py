@@ -7,10 +7,12 @@ from typing import Any
 import orjson
 import pytest
 
+from gw.chat_checks import check_chat
 from gw.errors import UpstreamProtocolError
 from gw.signatures import MemorySignatures
+from tests.accumulators import accumulated
 from tests.codecs import read_all
-from tests.gemini_fakes import answer, codec, part_event, sse, stream_codec
+from tests.gemini_fakes import USER, answer, codec, part_event, sse, stream_codec
 from tests.recordings import check_laws, read_chunks
 
 # --- parts --------------------------------------------------------------------------------------------------------
@@ -103,10 +105,52 @@ def test_tools_that_google_runs_itself_are_not_the_clients() -> None:
 def test_an_image_is_a_data_uri_beside_the_content() -> None:
     image = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
     message = answer(image)["choices"][0]["message"]
-    assert message["content"] is None
+    assert message["content"] == ""
     assert message["images"] == [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]
     chunks, _ = read_all(stream_codec(), [sse(part_event(image, finish="STOP"))])
     assert any(c["delta"].get("images") for chunk in chunks for c in chunk["choices"])
+
+
+def test_a_draft_of_an_image_that_stands_among_the_thoughts_is_no_part_of_the_answer() -> None:
+    draft = {"thought": True, "inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
+    message = answer({"text": "First a sketch.", "thought": True}, draft, {"text": "Here."})["choices"][0]["message"]
+    assert (message["content"], message["reasoning_content"]) == ("Here.", "First a sketch.")
+    assert "images" not in message
+
+
+def test_images_citations_and_audio_in_pieces_are_put_together_by_openais_own_package() -> None:
+    image = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
+    sound = {"inlineData": {"mimeType": "audio/L16;rate=24000", "data": "AAAA"}}
+    sources = {"groundingChunks": [{"web": {"uri": "https://a.example/"}}, {"web": {"uri": "https://b.example/"}}]}
+    events = [
+        part_event(image, sound, groundingMetadata=sources),
+        part_event(image, image),
+        part_event(sound),
+        part_event({"text": "."}, finish="STOP", groundingMetadata=sources),
+    ]
+    chunks, _ = read_all(stream_codec(), [sse(*events)])
+    message = accumulated(chunks)["choices"][0]["message"]
+    assert [one["index"] for one in message["images"]] == [0, 1, 2]
+    assert [one["index"] for one in message["annotations"]] == [0, 1, 2, 3]
+    assert message["audio"]["id"] == "audio_req-1"
+    assert message["audio"]["expires_at"] == 1_700_000_000
+    assert message["audio"]["data"] == "AAAAAAAA"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        part_event({"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}, finish="STOP"),
+        part_event({"inlineData": {"mimeType": "audio/L16;rate=24000", "data": "AAAA"}}, finish="STOP"),
+        part_event({"text": "Hm.", "thought": True}, finish="MAX_TOKENS"),
+        {"candidates": [{"finishReason": "SAFETY"}]},
+        {"promptFeedback": {"blockReason": "SAFETY"}},
+    ],
+    ids=["image", "audio", "thought", "filtered", "blocked"],
+)
+def test_an_answer_without_a_text_is_a_message_that_may_be_sent_back(body: dict[str, Any]) -> None:
+    message = orjson.loads(codec().complete(orjson.dumps(body)).raw)["choices"][0]["message"]
+    check_chat({"model": "m", "messages": [USER, message, USER]})
 
 
 def test_audio_is_openais_audio_object() -> None:
@@ -133,10 +177,11 @@ def test_web_sources_become_citations_at_places_in_characters() -> None:
         part_event({"text": text[:3]}),
         part_event({"text": text[3:]}, finish="STOP", groundingMetadata=grounding),
     ]
-    chunks, _ = read_all(stream_codec({"web_search_options": {}}), [sse(*events)])
-    assert [c["delta"]["annotations"] for chunk in chunks for c in chunk["choices"] if "annotations" in c["delta"]] == [
-        wanted
-    ]
+    asked: dict[str, Any] = {"web_search_options": {}}
+    for chat in (asked, {}):  # Gemini cites its sources unasked, too
+        chunks, _ = read_all(stream_codec(chat), [sse(*events)])
+        found = [c["delta"].get("annotations") for chunk in chunks for c in chunk["choices"]]
+        assert [one for one in found if one] == [[{"index": 0, **wanted[0]}]]
 
 
 def test_log_probabilities_come_back_in_openais_shape() -> None:

@@ -55,16 +55,11 @@ def test_a_call_that_was_cut_by_the_limit_finishes_as_length() -> None:
     assert choice["finish_reason"] == "length"
 
 
-def test_a_filtered_answer_without_text_has_null_content() -> None:
-    completion = orjson.loads(codec().complete(b'{"candidates": [{"finishReason": "SAFETY"}]}').raw)
-    assert completion["choices"][0]["message"]["content"] is None
-
-
 def test_a_blocked_prompt_is_a_content_filter_without_content() -> None:
     body = b'{"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": {"promptTokenCount": 7}}'
     reader = codec()
     completion = orjson.loads(reader.complete(body).raw)
-    assert completion["choices"][0]["message"] == {"role": "assistant", "content": None, "refusal": None}
+    assert completion["choices"][0]["message"] == {"role": "assistant", "content": "", "refusal": None}
     assert completion["choices"][0]["finish_reason"] == "content_filter"
     assert completion["usage"]["prompt_tokens"] == 7
     assert reader.summary.native_finish_reason == "PROHIBITED_CONTENT"

@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from gw.errors import UpstreamError, UpstreamProtocolError, can_retry
+from tests.accumulators import accumulated
 from tests.codecs import read_all
 from tests.gemini_fakes import codec, stream_codec
 from tests.recordings import Case, cases, check, check_laws, cuts, read_chunks, read_completion
@@ -65,6 +66,12 @@ def test_a_stream_reads_as_recorded(case: Case) -> None:
     check(read_chunks(chunks), case.expect)
     assert chunks[-1]["choices"] == []
     assert chunks[-1]["usage"]
+
+
+@pytest.mark.parametrize("case", STREAMED, ids=repr)
+def test_openais_own_package_puts_the_same_answer_together(case: Case) -> None:
+    chunks, _ = read_all(stream_codec(model=case.model), [case.body])
+    check(read_completion(accumulated(chunks)), case.expect)
 
 
 @pytest.mark.parametrize("case", STREAMED, ids=repr)

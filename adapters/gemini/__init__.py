@@ -14,7 +14,7 @@ import orjson
 from gw.adapter import WireRequest
 from gw.adapters.gemini.codec import GeminiCodec
 from gw.adapters.gemini.draft import NEWEST, Draft, Traits, traits_of
-from gw.adapters.gemini.request import EXTENSION, encode_request
+from gw.adapters.gemini.request import encode_request
 from gw.chat_parts import is_deprecated, with_tools
 from gw.errors import ConfigError
 from gw.message import Loss, Request
@@ -119,7 +119,6 @@ class Gemini:
             draft,
             lambda call_id, signature: self._signatures.keep(scope, (call_id,), signature),
             is_deprecated=is_old,
-            is_grounded="web_search_options" in chat or EXTENSION in chat,
         )
 
     def _signature(self, scope: str, call_id: str) -> str | None:

@@ -17,13 +17,19 @@ Delta = dict[str, Any]
 class Candidate:
     """What is known of one candidate so far. `read` turns parts into a delta and is called once for a whole answer."""
 
-    __slots__ = ("_block", "_is_thinking", "_keep", "_names", "_new_id", "_open", "calls", "finish", "index", "texts")
+    __slots__ = (
+        *("_block", "_is_thinking", "_keep", "_names", "_new_id", "_open", "calls", "citations", "finish"),
+        *("has_spoken", "images", "index", "texts"),
+    )
 
     def __init__(self, index: int, names: Names, new_id: Callable[[], str], keep: Callable[[str, str], None]) -> None:
         self.index = index
         self.calls = 0  # tool calls begun
+        self.images = 0
+        self.citations = 0  # given out in a stream
+        self.has_spoken = False  # whether its audio has its id
         self.finish: str | None = None  # Google's word
-        self.texts: list[str] = []  # the visible text; kept by whoever needs it for citations
+        self.texts: list[str] = []  # the visible text of a stream: citations tell places in it
         self._names = names
         self._new_id = new_id
         self._keep = keep  # tool call id, signature
@@ -58,7 +64,7 @@ class Candidate:
                     delta["content"] = delta["content"] + text if "content" in delta else text
                 if "thoughtSignature" in part:
                     self._sign(part["thoughtSignature"], None, delta)
-            elif "inlineData" in part:
+            elif "inlineData" in part and not part.get("thought"):  # a draft of an image is no part of the answer
                 self._read_media(part["inlineData"], delta)
                 if "thoughtSignature" in part:
                     self._sign(part["thoughtSignature"], None, delta)
@@ -155,6 +161,8 @@ class Candidate:
         if media_type.startswith("audio/"):
             audio = delta.setdefault("audio", {"data": "", "transcript": ""})
             audio["data"] += data
-        else:
-            url = f"data:{media_type or 'application/octet-stream'};base64,{data}"
-            delta.setdefault("images", []).append({"type": "image_url", "image_url": {"url": url}})
+            return
+        url = f"data:{media_type or 'application/octet-stream'};base64,{data}"
+        number = self.images
+        delta.setdefault("images", []).append({"index": number, "type": "image_url", "image_url": {"url": url}})
+        self.images += 1

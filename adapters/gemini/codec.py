@@ -26,6 +26,8 @@ from gw.message import Headers, Loss, Request, Summary
 from gw.schema_check import answer_problem
 from gw.sse import EventTooLarge
 
+_KEPT = 4_000_000  # characters of a stream that are kept for the places of its citations
+
 
 class GeminiCodec:
     """See `gw.adapter.Codec`. `keep` stores a thought signature under a tool call's id."""
@@ -38,7 +40,6 @@ class GeminiCodec:
         keep: Callable[[str, str], None],
         *,
         is_deprecated: bool = False,
-        is_grounded: bool = False,
     ) -> None:
         self.wire = wire
         self.losses: Sequence[Loss] = draft.losses
@@ -47,7 +48,6 @@ class GeminiCodec:
         self._strict_schema = draft.strict_schema
         self._keep = keep
         self._is_deprecated = is_deprecated  # the client reads `function_call`
-        self._is_grounded = is_grounded  # citations may come, whose places need the whole text
         self._frame = AnswerFrame(request)
         self._audio_id = f"audio_{request.id}"
         self._stream: Framing | None = None
@@ -93,11 +93,12 @@ class GeminiCodec:
         reason = finish_reason(native, candidate.calls > 0)
         content = delta.pop("content", None)
         self._check(reason, content or "")
-        if content is None and reason in ("stop", "length") and "images" not in delta and "audio" not in delta:
-            content = ""
+        if content is None and "tool_calls" not in delta:
+            content = ""  # null is for calls only: whoever sends this message back would be refused
         message = {"role": "assistant", "content": content, "refusal": None, **delta}
-        for call in message.get("tool_calls") or ():
-            del call["index"]
+        for name in ("tool_calls", "images"):
+            for entry in message.get(name) or ():
+                del entry["index"]
         self._add_audio_id(message)
         annotations = annotations_of(found, content or "")
         if annotations:
@@ -122,7 +123,7 @@ class GeminiCodec:
 
     def _blocked_choice(self) -> dict[str, Any]:
         block = self._block or {}
-        message = {"role": "assistant", "content": None, "refusal": block.get("blockReasonMessage")}
+        message = {"role": "assistant", "content": "", "refusal": block.get("blockReasonMessage")}
         return {
             "index": 0,
             "message": message,
@@ -205,7 +206,7 @@ class GeminiCodec:
                 candidate = self._candidate(index)
                 chunks.append(self._delta_chunk(candidate, {"role": "assistant", "content": ""}))
             delta = self._read(candidate, found)
-            if (self._is_grounded or self._strict_schema is not None) and "content" in delta:
+            if "content" in delta and (self.summary.output_characters < _KEPT or self._strict_schema is not None):
                 candidate.texts.append(delta["content"])
             if len(found) <= 2:  # content and index: nearly every event
                 if delta:
@@ -214,7 +215,10 @@ class GeminiCodec:
             if "groundingMetadata" in found or "citationMetadata" in found:
                 annotations = annotations_of(found, "".join(candidate.texts))
                 if annotations:
-                    delta["annotations"] = annotations
+                    delta["annotations"] = [
+                        {"index": at, **one} for at, one in enumerate(annotations, candidate.citations)
+                    ]
+                    candidate.citations += len(annotations)
             if delta:
                 chunks.append(self._delta_chunk(candidate, delta))
             if "logprobsResult" in found:
@@ -251,7 +255,8 @@ class GeminiCodec:
             as_function_call(delta)
             if not is_first:  # that form has room for one call
                 del delta["function_call"]
-        if "audio" in delta:
+        if "audio" in delta and not candidate.has_spoken:  # clients add up what comes again
+            candidate.has_spoken = True
             self._add_audio_id(delta)
         return self._frame.chunk([{"index": candidate.index, "delta": delta, "finish_reason": None}])
 
