@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.gemini_fakes import PNG, TOOL, USER, call, contents, detail, open_codec, result, sent
+from tests.gemini_fakes import PNG, TOOL, USER, call, contents, detail, losses, open_codec, result, sent
 
 # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -155,6 +155,29 @@ def test_refusals_and_images_of_the_model_go_back_to_it() -> None:
         USER,
     ]
     assert contents(messages)[1]["parts"] == [{"text": "No."}, {"inlineData": {"mimeType": "image/png", "data": PNG}}]
+    messages[1]["content"] = "I began"
+    assert contents(messages)[1]["parts"][:2] == [{"text": "I began"}, {"text": "No."}]
+
+
+def test_parts_of_the_assistant_travel_in_their_order_and_what_does_not_is_told() -> None:
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
+    parts = [
+        {"type": "text", "text": "Before", "cache_control": {"type": "ephemeral"}},
+        image,
+        {"type": "thinking", "thinking": "Hm."},
+        {"type": "text", "text": ", and "},
+        {"type": "text", "text": "after."},
+    ]
+    messages = [USER, {"role": "assistant", "content": parts}, USER]
+    assert contents(messages)[1]["parts"] == [
+        {"text": "Before"},
+        {"inlineData": {"mimeType": "image/png", "data": PNG}},
+        {"text": ", and after."},
+    ]
+    assert losses({"messages": messages}) == {
+        "/messages/1/content/0/cache_control": "dropped",
+        "/messages/1/content/2": "dropped",
+    }
 
 
 # --- prompt caches --------------------------------------------------------------------------------------------------

@@ -13,8 +13,23 @@ from gw.adapters.gemini import Gemini
 from gw.backend import Backend
 from gw.message import ANONYMOUS, Candidate
 from gw.signatures import MemorySignatures
+from tests.accumulators import accumulated
+from tests.codecs import read_all
 from tests.fakes import chat_request
-from tests.gemini_fakes import USER, call, contents, detail, losses, open_codec, result
+from tests.gemini_fakes import (
+    PNG,
+    USER,
+    answer,
+    call,
+    contents,
+    detail,
+    losses,
+    open_codec,
+    part_event,
+    result,
+    sse,
+    stream_codec,
+)
 
 SKIP = base64.b64encode(b"skip_thought_signature_validator").decode()
 
@@ -88,3 +103,55 @@ def test_signed_text_and_signed_thoughts_go_back_signed() -> None:
     assert model_parts({"content": None, "reasoning_details": [detail("dHg=")]}) == [
         {"text": "", "thoughtSignature": "dHg="}
     ]
+
+
+IMAGE = {"inlineData": {"mimeType": "image/png", "data": PNG}}
+SIGNED = {
+    "texts around an image": [
+        {"text": "Före, ", "thoughtSignature": "YQ=="},
+        {**IMAGE, "thoughtSignature": "Yg=="},
+        {"text": "after.", "thoughtSignature": "Yw=="},
+    ],
+    "images of which only the second is": [{"text": "3."}, IMAGE, {**IMAGE, "thoughtSignature": "Yg=="}, IMAGE],
+    "an image and no text": [{**IMAGE, "thoughtSignature": "Yg=="}],
+    "an image ahead of its text": [{**IMAGE, "thoughtSignature": "Yg=="}, {"text": "Voilà."}],
+    "the end of a text": [{"text": "Four."}, {"text": "", "thoughtSignature": "Yw=="}],
+    "a text behind one that is not": [{"text": "Four"}, {"text": " it is.", "thoughtSignature": "Yw=="}],
+    "a call behind a text": [
+        {"text": "Let me see.", "thoughtSignature": "YQ=="},
+        {"functionCall": {"name": "f", "args": {}, "id": "1"}, "thoughtSignature": "Yg=="},
+    ],
+}
+
+
+@pytest.mark.parametrize("parts", SIGNED.values(), ids=SIGNED.keys())
+def test_every_part_that_was_signed_goes_back_as_it_came(parts: list[dict[str, Any]]) -> None:
+    message = answer(*parts)["choices"][0]["message"]
+    assert model_parts(message) == parts
+    events = [part_event(part) for part in parts]
+    chunks, _ = read_all(stream_codec(), [sse(*events[:-1], part_event(parts[-1], finish="STOP"))])
+    streamed = accumulated(chunks)["choices"][0]["message"]
+    assert model_parts({name: value for name, value in streamed.items() if value}) == model_parts(message)
+
+
+def test_a_text_in_pieces_is_one_part_ahead_of_the_piece_that_is_signed() -> None:
+    events = [
+        part_event({"text": "Fo"}),
+        part_event({"text": "ur"}),
+        part_event({"text": ".", "thoughtSignature": "YQ"}),
+    ]
+    chunks, _ = read_all(stream_codec(), [sse(*events, part_event(finish="STOP"))])
+    message = accumulated(chunks)["choices"][0]["message"]
+    assert model_parts({name: value for name, value in message.items() if value}) == [
+        {"text": "Four"},
+        {"text": ".", "thoughtSignature": "YQ"},
+    ]
+
+
+def test_a_signature_whose_part_the_client_left_out_is_told() -> None:
+    parts = ({"text": "Here."}, {**IMAGE, "thoughtSignature": "Yg=="}, {"text": " There.", "thoughtSignature": "Yw=="})
+    message = answer(*parts)["choices"][0]["message"]
+    told = {"/messages/1/reasoning_details": "dropped"}
+    assert losses({"messages": [USER, message, USER]}) == {}
+    assert losses({"messages": [USER, {**message, "images": []}, USER]}) == told
+    assert losses({"messages": [USER, {**message, "content": "Here."}, USER]}) == told

@@ -9,7 +9,7 @@ import orjson
 
 from gw.adapters.gemini.draft import Names
 from gw.adapters.gemini.partial_arguments import PartialArguments
-from gw.adapters.gemini.signatures import FORMAT
+from gw.adapters.gemini.signatures import FORMAT, image_place, text_place
 
 Delta = dict[str, Any]
 
@@ -59,17 +59,19 @@ class Candidate:
                 if part.get("thought"):
                     self._read_thought(text, part.get("thoughtSignature"), delta)
                     continue
+                if "thoughtSignature" in part:
+                    start = self._length(delta)
+                    self._sign(part["thoughtSignature"], text_place(start, start + len(text)), delta)
                 if text:
                     self._is_thinking = False
                     delta["content"] = delta["content"] + text if "content" in delta else text
-                if "thoughtSignature" in part:
-                    self._sign(part["thoughtSignature"], None, delta)
             elif "inlineData" in part and not part.get("thought"):  # a draft of an image is no part of the answer
-                self._read_media(part["inlineData"], delta)
+                place = self._read_media(part["inlineData"], delta)
                 if "thoughtSignature" in part:
-                    self._sign(part["thoughtSignature"], None, delta)
+                    self._sign(part["thoughtSignature"], place, delta)
             elif "thoughtSignature" in part:
-                self._sign(part["thoughtSignature"], None, delta)
+                at = self._length(delta)
+                self._sign(part["thoughtSignature"], text_place(at, at), delta)
         return delta
 
     def close(self) -> Delta:
@@ -97,13 +99,17 @@ class Candidate:
             details.append(detail)
         delta["reasoning_content"] = delta.get("reasoning_content", "") + text
 
-    def _sign(self, signature: str, call_id: str | None, delta: Delta) -> None:
+    def _sign(self, signature: str, signed: str, delta: Delta) -> None:
+        """`signed`: the id of a tool call, or a place."""
         self._is_thinking = False
         detail = {"type": "reasoning.encrypted", "data": signature, "format": FORMAT, "index": self._block}
         self._block += 1
-        if call_id is not None:
-            detail["id"] = call_id
+        detail["id"] = signed
         delta.setdefault("reasoning_details", []).append(detail)
+
+    def _length(self, delta: Delta) -> int:
+        """How much of the visible text has been read."""
+        return sum(map(len, self.texts)) + len(delta.get("content", ""))
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
@@ -155,14 +161,17 @@ class Candidate:
 
     # --- media ----------------------------------------------------------------------------------------------------
 
-    def _read_media(self, media: Mapping[str, Any], delta: Delta) -> None:
+    def _read_media(self, media: Mapping[str, Any], delta: Delta) -> str:
+        """Its place."""
         self._is_thinking = False
+        at = self._length(delta)
         media_type, data = str(media.get("mimeType") or ""), media.get("data") or ""
         if media_type.startswith("audio/"):
             audio = delta.setdefault("audio", {"data": "", "transcript": ""})
             audio["data"] += data
-            return
+            return text_place(at, at)
         url = f"data:{media_type or 'application/octet-stream'};base64,{data}"
         number = self.images
         delta.setdefault("images", []).append({"index": number, "type": "image_url", "image_url": {"url": url}})
         self.images += 1
+        return image_place(number, at)

@@ -13,11 +13,12 @@ import orjson
 
 from gw.adapters.gemini.draft import Draft
 from gw.adapters.gemini.media import media_part
-from gw.adapters.gemini.signatures import SKIP, UNSIGNED, Signed, read_signed
+from gw.adapters.gemini.signatures import SKIP, UNSIGNED, Mark, Signed, read_signed
 from gw.chat_parts import arguments_of, check_tool_results, parts_of, refusal, text_of
 
 Part = dict[str, Any]
 Content = dict[str, Any]
+Placed = tuple[int, int, Part]  # where in the text a part stands: start, end
 
 _SYSTEM = ("system", "developer")
 # What a message may hold without loss: what is translated, and what an earlier answer brought for the reader only.
@@ -131,35 +132,97 @@ def _user_parts(message: Mapping[str, Any], index: int, draft: Draft) -> list[Pa
 
 
 def _assistant_parts(message: Mapping[str, Any], index: int, calls: list[tuple[str, str]], draft: Draft) -> list[Part]:
-    tool_calls = message.get("tool_calls")
-    text = text_of(message["content"]) if message.get("content") else ""
+    content = message.get("content")
+    text, placed = _assistant_content(content, index, draft) if isinstance(content, list) else (content or "", [])
     if message.keys() <= _BARE:  # most turns
-        parts: list[Part] = [{"text": text}] if text else []
-        if tool_calls:
-            parts += _call_parts(tool_calls, index, UNSIGNED, calls, draft)
+        parts = _parts_between(text, placed)
+        if message.get("tool_calls"):
+            parts += _call_parts(message["tool_calls"], index, UNSIGNED, calls, draft)
     else:
-        parts = _signed_parts(message, text or message.get("refusal") or "", index, calls, draft)
+        parts = _signed_parts(message, text, placed, index, calls, draft)
     if not parts:
         draft.drop(f"/messages/{index}", f"an empty turn, which {draft.provider} does not take")
     return parts
 
 
+def _assistant_content(content: list[Any], index: int, draft: Draft) -> tuple[str, list[Placed]]:
+    """The text, and what stands inside it."""
+    text, placed = "", []
+    pointer = f"/messages/{index}/content"
+    for at, part in enumerate(parts_of(content, pointer)):
+        place = f"{pointer}/{at}"
+        if len(part) > 2:
+            _tell_marks(part, place, draft)
+        kind = part.get("type")
+        if kind in ("text", "refusal"):
+            text += part.get(kind) or ""
+        elif kind in ("thinking", "redacted_thinking"):
+            draft.drop(place, f"{draft.provider} takes no thoughts but its own")
+        else:
+            placed.append((len(text), len(text), media_part(part, place, draft)))
+    return text, placed
+
+
+def _parts_between(text: str, placed: list[Placed]) -> list[Part]:
+    """The text as parts, cut where others stand; those for a piece of it get it."""
+    if not placed:
+        return [{"text": text}] if text else []
+    parts: list[Part] = []
+    at = 0
+    for start, end, part in sorted(placed, key=lambda one: one[0]):
+        if at < start and at < len(text):
+            parts.append({"text": text[at:start]})
+            at = start
+        if "text" in part:
+            part["text"] = text[at:end]
+            at = max(at, end)
+        parts.append(part)
+    if at < len(text):
+        parts.append({"text": text[at:]})
+    return parts
+
+
 def _signed_parts(
-    message: Mapping[str, Any], text: str, index: int, calls: list[tuple[str, str]], draft: Draft
+    message: Mapping[str, Any],
+    text: str,
+    placed: list[Placed],
+    index: int,
+    calls: list[tuple[str, str]],
+    draft: Draft,
 ) -> list[Part]:
     signed = read_signed(message, f"/messages/{index}", draft)
     parts: list[Part] = [{"text": words, "thought": True, "thoughtSignature": mark} for words, mark in signed.thoughts]
-    if text:
-        parts.append({"text": text})
-        if signed.text:
-            parts[-1]["thoughtSignature"] = signed.text
-    for at, image in enumerate(message.get("images") or ()):
-        parts.append(media_part({**image, "type": "image_url"}, f"/messages/{index}/images/{at}", draft))
+    images = [
+        media_part({**image, "type": "image_url"}, f"/messages/{index}/images/{at}", draft)
+        for at, image in enumerate(message.get("images") or ())
+    ]
+    behind: list[Part] = []  # where there is no text, a signature of none stands behind the calls
+    shown, is_lost = 0, False
+    for mark in signed.marks if signed.text is None else (*signed.marks, Mark(0, len(text), None, signed.text)):
+        if mark.image is not None:
+            if mark.image < len(images):
+                images[mark.image]["thoughtSignature"] = mark.signature
+                placed += [(mark.start, mark.end, image) for image in images[shown : mark.image + 1]]
+                shown = mark.image + 1
+            else:
+                is_lost = True
+        elif mark.start < mark.end and mark.start >= len(text):
+            is_lost = True
+        else:
+            part = {"text": "", "thoughtSignature": mark.signature}
+            if text:
+                placed.append((mark.start, mark.end, part))
+            else:
+                behind.append(part)
+    if is_lost:
+        draft.drop(f"/messages/{index}/reasoning_details", "a part that was signed is no longer there")
+    placed += [(len(text), len(text), image) for image in images[shown:]]
+    parts += _parts_between(text, placed)
+    if message.get("refusal"):
+        parts.append({"text": message["refusal"]})
     if message.get("tool_calls"):
         parts += _call_parts(message["tool_calls"], index, signed, calls, draft)
-    if signed.text and not text:
-        parts.append({"text": "", "thoughtSignature": signed.text})
-    return parts
+    return parts + behind
 
 
 def _call_parts(
