@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Any
 
 from gw.backend import Backend
 from gw.errors import InvalidRequest, Unavailable
 from gw.message import Loss
 
 MAX_HEADER = 2048  # bytes of one header; beyond it the pointers are counted
+
+# Values that ask for nothing beside what is done anyway; elsewhere 0 and false may: seed, enable_thinking.
+_SILENT: Mapping[str, Any] = {
+    "store": False,
+    "logprobs": False,
+    "top_logprobs": 0,
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "min_p": 0,
+    "repetition_penalty": 1,
+    "verbosity": "medium",
+}
+_EMPTY: tuple[Any, ...] = (None, [], {}, "")
+
+
+def unknown_fields(chat: Mapping[str, Any], known: Set[str]) -> Iterator[str]:
+    """Pointers to the fields of a chat request that ask for something and are not among those an adapter reads."""
+    for name, value in chat.items():
+        if name in known or (name in _SILENT and value == _SILENT[name]):
+            continue
+        if value in _EMPTY and (value is None or name != "web_search_options"):  # which is a wish when it is empty, too
+            continue
+        yield "/" + name.replace("~", "~0").replace("/", "~1")
 
 
 def judge(backend: Backend, losses: Sequence[Loss]) -> None:

@@ -199,3 +199,45 @@ def test_images_tool_calls_and_late_instructions_are_translated() -> None:
         "go on",
     ]
     assert [loss.kind for loss in prompt.losses] == ["changed"]
+
+
+def test_what_the_program_is_not_told_of_a_chat_is_told_to_the_client() -> None:
+    detail = {"type": "reasoning.text", "text": "t", "signature": "c2ln", "format": "anthropic-claude-v1"}
+    image = {"url": "data:image/png;base64,iVBORw0KGgo=", "detail": "high"}
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    prompt = read_chat(
+        {
+            "messages": [
+                {"role": "user", "name": "bob", "content": [{"type": "image_url", "image_url": image}]},
+                {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_details": [detail]},
+                {"role": "tool", "tool_call_id": "c1", "content": "boom", "is_error": True},
+                {"role": "user", "content": [{"type": "text", "text": "on", "cache_control": {"type": "ephemeral"}}]},
+            ],
+            "temperature": 0,
+            "seed": 0,
+            "web_search_options": {},
+            "a/b": False,
+        }
+    )
+    assert {loss.pointer: loss.kind for loss in prompt.losses} == dict.fromkeys(
+        (
+            *("/temperature", "/seed", "/web_search_options", "/a~1b", "/messages/0/name"),
+            *("/messages/0/content/0/image_url/detail", "/messages/1/reasoning_details"),
+            "/messages/3/content/0/cache_control",
+        ),
+        "dropped",
+    )
+    assert prompt.turns[2]["content"][0]["is_error"] is True
+
+
+def test_what_asks_for_nothing_and_what_an_answer_brought_for_its_reader_are_no_loss() -> None:
+    earlier: dict[str, Any] = {
+        "role": "assistant",
+        "content": "a",
+        "refusal": None,
+        "reasoning_content": "Hm.",
+        "annotations": [{}],
+    }
+    asked = {"role": "user", "content": "Hi"}
+    nothing = {"store": False, "logprobs": False, "presence_penalty": 0, "tools": [], "user": "", "seed": None}
+    assert read_chat({"messages": [asked, earlier, asked], **nothing}).losses == []

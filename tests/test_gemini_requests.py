@@ -183,6 +183,11 @@ def test_a_plain_request_sends_contents_and_nothing_else() -> None:
     assert losses({"n": 1, "store": False, "logit_bias": {}, "session_id": "s", "backend": "google"}) == {}
 
 
+def test_an_unknown_field_that_is_zero_or_false_may_ask_for_something() -> None:
+    told = {"/enable_thinking": "dropped", "/future_field": "dropped"}
+    assert losses({"enable_thinking": False, "future_field": 0, "min_p": 0}) == told
+
+
 def test_a_service_tier_has_googles_name() -> None:
     assert sent({"service_tier": "flex"})["serviceTier"] == "flex"
     assert sent({"service_tier": "default"})["serviceTier"] == "standard"

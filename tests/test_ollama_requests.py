@@ -191,7 +191,7 @@ def test_a_tool_choice_is_brought_about_or_told(choice: Any, names: list[str] | 
     [
         ({"user": "u", "metadata": {"a": "b"}, "store": True, "logit_bias": {"1": 1}},
          ["/user", "/metadata", "/store", "/logit_bias"]),
-        ({"brand/new": 1}, ["/brand~1new"]),
+        ({"brand/new": 1, "enable_thinking": False, "zero": 0}, ["/brand~1new", "/enable_thinking", "/zero"]),
         ({"service_tier": "flex"}, ["/service_tier"]),
         ({"parallel_tool_calls": False, "tools": [TOOL]}, ["/parallel_tool_calls"]),
         ({"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}, ["/tools/0/function/strict"]),
@@ -305,6 +305,7 @@ def test_images_in_results_follow_as_a_user_message() -> None:
             {"content": "a", "thinking": "hm"},
         ),
         ({"content": None, "refusal": "No."}, {"content": "No."}),
+        ({"content": "I began", "refusal": "No."}, {"content": "I began\nNo."}),
         ({"content": "", "images": [{"image_url": {"url": f"data:image/png;base64,{PNG}"}}]},
          {"content": "", "images": [PNG]}),
     ],

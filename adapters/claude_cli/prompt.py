@@ -21,6 +21,7 @@ from gw.chat_parts import (
     safe_tool_id,
     with_tools,
 )
+from gw.losses import unknown_fields
 from gw.message import Loss
 
 PROVIDER = "the Claude CLI"
@@ -28,6 +29,12 @@ _READ = frozenset(
     {"messages", "model", "stream", "stream_options", "reasoning_effort", "response_format", "n", "tools", "cli_tools"}
     | {"allowed_tools", "disallowed_tools", "working_directory", "session_id", "backend", "parallel_tool_calls"}
 )
+# What a message may hold without loss: what is translated, and what an earlier answer brought for the reader only.
+_KNOWN = frozenset(
+    {"role", "content", "tool_calls", "tool_call_id", "refusal", "is_error", "annotations", "extra_content"}
+    | {"reasoning_content", "reasoning", "provider_specific_fields"}
+)
+_MARKS = ("cache_control", "prompt_cache_breakpoint")
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
 
 
@@ -87,9 +94,7 @@ def read_chat(chat: Mapping[str, Any]) -> Prompt:
     if is_deprecated(chat):
         chat = with_tools(chat)
     prompt = Prompt()
-    for name, value in chat.items():
-        if name not in _READ and value not in (None, [], {}, "", False):
-            prompt.losses.append(Loss(f"/{name}", "dropped"))
+    prompt.losses += [Loss(pointer, "dropped") for pointer in unknown_fields(chat, _READ)]
     _read_effort(prompt, chat.get("reasoning_effort"))
     _read_format(prompt, chat.get("response_format"))
     messages = chat["messages"]
@@ -125,16 +130,19 @@ def _read_format(prompt: Prompt, response_format: Any) -> None:
 
 def _read_message(prompt: Prompt, message: Mapping[str, Any], pointer: str, system: list[str]) -> None:
     role = message["role"]
+    prompt.losses += [
+        Loss(f"{pointer}/{name}", "dropped") for name, value in message.items() if value and name not in _KNOWN
+    ]
+    blocks = _blocks(message.get("content"), f"{pointer}/content", prompt.losses)
     if role == "assistant":
-        _add(prompt, "assistant", _assistant_blocks(message, pointer))
+        _add(prompt, "assistant", blocks + _assistant_blocks(message, pointer))
     elif role == "tool":
-        content = _blocks(message.get("content"), f"{pointer}/content")
-        result = {"type": "tool_result", "tool_use_id": safe_tool_id(message["tool_call_id"]), "content": content}
-        _add(prompt, "user", [result])
+        result = {"type": "tool_result", "tool_use_id": safe_tool_id(message["tool_call_id"]), "content": blocks}
+        _add(prompt, "user", [{**result, "is_error": True} if message.get("is_error") is True else result])
     elif role == "user":
-        _add(prompt, "user", _blocks(message.get("content"), f"{pointer}/content"))
+        _add(prompt, "user", blocks)
     else:
-        texts = [block["text"] for block in _blocks(message.get("content"), f"{pointer}/content") if "text" in block]
+        texts = [block["text"] for block in blocks if "text" in block]
         if prompt.turns:
             # It holds from here on, and the program takes its instructions once, at the beginning.
             prompt.losses.append(Loss(pointer, "changed", "sent as a user text in <system>"))
@@ -153,7 +161,8 @@ def _add(prompt: Prompt, role: str, blocks: list[dict[str, Any]]) -> None:
 
 
 def _assistant_blocks(message: Mapping[str, Any], pointer: str) -> list[dict[str, Any]]:
-    blocks = _blocks(message.get("content"), f"{pointer}/content")
+    """What stands behind the content."""
+    blocks: list[dict[str, Any]] = []
     if message.get("refusal"):
         blocks.append({"type": "text", "text": message["refusal"]})
     for index, call in enumerate(message.get("tool_calls") or ()):
@@ -167,7 +176,7 @@ def _assistant_blocks(message: Mapping[str, Any], pointer: str) -> list[dict[str
     return blocks
 
 
-def _blocks(content: Any, pointer: str) -> list[dict[str, Any]]:
+def _blocks(content: Any, pointer: str, losses: list[Loss]) -> list[dict[str, Any]]:
     """A message's content as Claude's blocks; blank texts are left out, Claude refuses them."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if content.strip() else []
@@ -175,11 +184,15 @@ def _blocks(content: Any, pointer: str) -> list[dict[str, Any]]:
     for index, part in enumerate(parts_of(content, pointer)):
         place = f"{pointer}/{index}"
         kind = part.get("type")
+        losses += [Loss(f"{place}/{mark}", "dropped") for mark in _MARKS if part.get(mark)]
         if kind in ("text", "refusal"):
             text = part.get(kind) or ""
             if text.strip():
                 blocks.append({"type": "text", "text": text})
         elif kind == "image_url":
+            image = part.get("image_url")
+            if isinstance(image, Mapping) and image.get("detail") not in (None, "auto"):
+                losses.append(Loss(f"{place}/image_url/detail", "dropped"))
             blocks.append({"type": "image", "source": _source(read_image(part, place))})
         elif kind == "file":
             blocks.append(_file(part, place))

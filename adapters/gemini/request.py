@@ -14,6 +14,7 @@ from gw.adapters.gemini.generation import encode_generation
 from gw.adapters.gemini.messages import encode_messages
 from gw.adapters.gemini.tools import encode_tools
 from gw.chat_parts import refusal
+from gw.losses import unknown_fields
 
 EXTENSION = "gemini"  # the field whose content goes into the body as it is
 
@@ -48,9 +49,8 @@ def encode_request(chat: Mapping[str, Any], draft: Draft, safety: list[dict[str,
     if chat.get("metadata"):
         _labels(chat["metadata"], body, draft)
     if not chat.keys() <= _KNOWN:
-        for name, value in chat.items():
-            if name not in _KNOWN and value not in (None, False, [], {}, ""):
-                draft.drop("/" + name.replace("~", "~0").replace("/", "~1"), f"{draft.provider} has no such parameter")
+        for pointer in unknown_fields(chat, _KNOWN):
+            draft.drop(pointer, f"{draft.provider} has no such parameter")
     options = chat.get("stream_options")
     if isinstance(options, dict) and options.get("include_obfuscation"):
         draft.drop("/stream_options/include_obfuscation", f"{draft.provider} does not pad its stream")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gw.chat_parts import Media, arguments_of, names_by_call_id, parts_of, read_image, refusal, text_of
+from gw.chat_parts import Media, arguments_of, names_by_call_id, parts_of, read_image, refusal
 from gw.message import Loss
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
@@ -97,8 +97,8 @@ def _assistant(
     message: Mapping[str, Any], pointer: str, new: dict[str, Any], images: list[str], losses: list[Loss]
 ) -> None:
     """Thoughts, calls and images of an earlier answer."""
-    if not new["content"] and message.get("refusal"):
-        new["content"] = text_of(message["refusal"])
+    if message.get("refusal"):
+        new["content"] = "\n".join(filter(None, (new["content"], message["refusal"])))
     thinking = message.get("reasoning_content") or message.get("reasoning")
     details = message.get("reasoning_details")
     if isinstance(details, list):

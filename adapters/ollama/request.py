@@ -10,6 +10,7 @@ from typing import Any
 
 from gw.adapters.ollama.messages import encode_messages
 from gw.chat_parts import refusal
+from gw.losses import unknown_fields
 from gw.message import Loss
 
 EXTENSION = "ollama"  # the field whose content goes into the body as it is
@@ -184,12 +185,8 @@ def _tell_unknown(chat: Mapping[str, Any], losses: list[Loss]) -> None:
     options = chat.get("stream_options")
     if isinstance(options, dict) and options.get("include_obfuscation"):
         losses.append(Loss("/stream_options/include_obfuscation", "dropped", "Ollama does not pad its stream"))
-    if chat.keys() <= _KNOWN:
-        return
-    for name, value in chat.items():
-        if name not in _KNOWN and value not in (None, False, [], {}, ""):
-            pointer = "/" + name.replace("~", "~0").replace("/", "~1")
-            losses.append(Loss(pointer, "dropped", "Ollama has no such parameter"))
+    if not chat.keys() <= _KNOWN:
+        losses += [Loss(at, "dropped", "Ollama has no such parameter") for at in unknown_fields(chat, _KNOWN)]
 
 
 def _extend(body: dict[str, Any], extension: Any) -> None:
