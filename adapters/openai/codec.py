@@ -9,13 +9,13 @@ import orjson
 
 from gw.adapter import WireRequest
 from gw.adapters.openai.answers import Source, note_plain, repair_completion, with_function_call
-from gw.adapters.openai.reading import mended, written
 from gw.adapters.openai.stream import ChunkStream
 from gw.document import Chunk, Chunks, Completion
 from gw.errors import UpstreamError, UpstreamProtocolError
 from gw.json_splice import replace_member
 from gw.message import Headers, Loss, Summary
 from gw.provider_errors import details_of, from_answer, quote
+from gw.provider_json import mended, written
 from gw.schema_check import answer_problem
 from gw.secret import Secret
 from gw.sse import EventTooLarge, SSEDecoder

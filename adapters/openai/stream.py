@@ -9,12 +9,12 @@ import orjson
 
 from gw.adapters.openai.answers import Source, note_usage, repair_usage, usage_in, with_function_call
 from gw.adapters.openai.choices import ChoiceStream
-from gw.adapters.openai.reading import parse, written
 from gw.adapters.openai.template import ARGUMENTS, PART, TEXTS, learn
 from gw.document import Chunk
 from gw.json_splice import find_member
 from gw.message import Summary
 from gw.provider_errors import details_of, quote
+from gw.provider_json import parse, written
 from gw.text_events import Template
 
 _OBJECT = "chat.completion.chunk"

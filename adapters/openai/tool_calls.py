@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from gw.adapters.openai.reading import written
+from gw.provider_json import written
 from gw.errors import UpstreamProtocolError
 
 _Fragment = dict[str, Any]

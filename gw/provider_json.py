@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -32,7 +33,9 @@ def mended(raw: bytes) -> Any:
     """The value of what orjson does not take: see `parse`."""
     whole = _SURROGATES.sub(lambda found: found[0] if len(found[0]) != 6 else rb"\ufffd", raw)
     try:
-        return json.loads(whole.decode("utf-8-sig"), parse_constant=lambda name: None, parse_int=_integer)
+        return json.loads(
+            whole.decode("utf-8-sig"), parse_float=_finite, parse_constant=lambda name: None, parse_int=_integer
+        )
     except RecursionError:
         raise ValueError("nested too deep") from None
 
@@ -52,3 +55,8 @@ def written(value: Any) -> bytes:
         return orjson.dumps(value)
     except TypeError as error:
         raise UpstreamProtocolError(f"the provider sent what cannot be passed on: {error}") from None
+
+
+def _finite(number: str) -> float | None:
+    value = float(number)
+    return value if math.isfinite(value) else None
