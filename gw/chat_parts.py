@@ -18,6 +18,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 
 from gw.errors import InvalidRequest
+from gw.provider_json import read_exactly
 
 
 def refusal(pointer: str, message: str, *, code: str = "invalid_value") -> InvalidRequest:
@@ -243,7 +244,7 @@ def arguments_of(call: Mapping[str, Any], pointer: str, provider: str) -> dict[s
     if isinstance(arguments, dict):
         return arguments
     try:
-        value = orjson.loads(arguments)
+        value = read_exactly(arguments)
         if isinstance(value, dict):
             return value
         what = _kind_of(value)

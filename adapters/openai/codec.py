@@ -116,7 +116,7 @@ class OpenAICodec:
     def _mended(self, content: bytes) -> Any:
         """The value of an answer that is JSON but for what is seen in the wild."""
         try:
-            return mended(content)
+            return mended(content, is_exact=False)
         except ValueError:
             raise self._source.garbage(
                 f"answered with {quote(content, self._secrets)}, which is no chat completion: check base_url"
