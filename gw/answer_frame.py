@@ -8,11 +8,14 @@ from typing import Any
 
 import orjson
 
-from gw.document import Chunk
+from gw.document import Chunk, Completion
 from gw.errors import UpstreamError, UpstreamProtocolError
 from gw.message import Headers, Request
 from gw.provider_errors import from_answer, from_object, quote, scrub
+from gw.provider_json import mended, read_exactly
 from gw.secret import Secret
+
+MOST_TOKENS = 2**53  # of one answer; JSON and SQLite could not hold every number beyond
 
 
 class AnswerFrame:
@@ -40,9 +43,11 @@ class AnswerFrame:
             "model": self.model,
             "choices": choices,
         }
-        return Chunk(None, value if usage is None else value | {"usage": usage})
+        if usage is not None:
+            value["usage"] = usage
+        return Chunk(self._written(value), value)
 
-    def completion(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None) -> dict[str, Any]:
+    def completion(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None) -> Completion:
         """One `chat.completion`; without usage where nobody told it."""
         value = {
             "id": self.id,
@@ -51,7 +56,16 @@ class AnswerFrame:
             "model": self.model,
             "choices": choices,
         }
-        return value if usage is None else value | {"usage": usage}
+        if usage is not None:
+            value["usage"] = usage
+        return Completion(self._written(value), value)
+
+    def _written(self, value: dict[str, Any]) -> bytes:
+        """Now, not when somebody sends it: then it would be too late to ask another backend."""
+        try:
+            return orjson.dumps(value)
+        except TypeError as error:  # an integer beyond 64 bits, where a provider has room for any
+            raise self.protocol(f"cannot be written as JSON: {error}") from None
 
     def new_call_id(self) -> str:
         """A tool call id that no other answer has: clients may choose request ids, hence the time beside them."""
@@ -61,11 +75,18 @@ class AnswerFrame:
 
     # --- failures -------------------------------------------------------------------------------------------------
 
-    def parsed(self, content: bytes) -> Any:
-        """JSON. Raises UpstreamProtocolError for anything else."""
+    def parsed(self, content: bytes, calls: bytes) -> Any:
+        """JSON, mended where it must be; with `calls` in it, every integer as it is written: it may be an argument.
+
+        Raises UpstreamProtocolError for anything else.
+        """
         try:
-            return orjson.loads(content)
+            return read_exactly(content) if calls in content else orjson.loads(content)
         except orjson.JSONDecodeError:
+            pass
+        try:
+            return mended(content)
+        except ValueError:
             raise self.garbage(content) from None
 
     def garbage(self, content: bytes) -> UpstreamProtocolError:

@@ -35,6 +35,18 @@ def test_a_call_without_arguments_has_an_empty_object() -> None:
     assert call["function"] == {"name": "now", "arguments": "{}"}
 
 
+def test_a_number_in_a_call_keeps_all_its_digits_there_and_back() -> None:
+    digits = "12345678901234567890123"
+    body = orjson.dumps(part_event({"functionCall": {"name": "f", "args": {"id": 0}}}, finish="STOP"))
+    body = body.replace(b'"id":0', b'"id":' + digits.encode())
+    message = orjson.loads(codec().complete(body).raw)["choices"][0]["message"]
+    assert message["tool_calls"][0]["function"]["arguments"] == f'{{"id":{digits}}}'
+    chunks, _ = read_all(stream_codec(), [b"data: " + body + b"\r\n\r\n"])
+    assert read_chunks(chunks).tool_calls[0][2] == {"id": int(digits)}
+    result = {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "ok"}
+    assert f'"args":{{"id":{digits}}}'.encode() in codec({"messages": [USER, message, result]}).wire.content
+
+
 def test_ids_of_two_exchanges_with_one_request_id_differ() -> None:
     first, second = codec(timestamp=1_700_000_000.25), codec(timestamp=1_700_000_000.5)
     body = orjson.dumps(part_event({"functionCall": {"name": "f"}}, finish="STOP"))

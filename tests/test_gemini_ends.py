@@ -90,6 +90,7 @@ def test_a_failure_of_the_model_without_content_is_an_upstream_error_that_may_be
         b"{}",
         b'{"candidates": []}',
         b'{"candidates": [{"content": {"parts": [7]}}]}',
+        b'{"candidates": [{"content": {"parts": [{"text": 7}]}}]}',
         b'{"candidates": [{"content": {"parts": [{"functionCall": "f"}]}}]}',
     ],
 )
@@ -98,6 +99,27 @@ def test_garbage_in_a_200_is_a_protocol_error_that_names_the_backend(body: bytes
         codec().complete(body)
     _, error = read_all(stream_codec(), [body])
     assert isinstance(error, UpstreamProtocolError)
+
+
+def test_half_a_pair_of_surrogates_in_a_text_breaks_nothing() -> None:
+    body = b'{"candidates": [{"content": {"parts": [{"text": "Hi \\ud83d"}]}, "finishReason": "STOP"}]}'
+    assert orjson.loads(codec().complete(body).raw)["choices"][0]["message"]["content"] == "Hi \ufffd"
+    chunks, error = read_all(stream_codec(), [sse(part_event({"text": "Oh. "}), body.decode())])
+    assert error is None
+    assert read_chunks(chunks).text == "Oh. Hi \ufffd"
+
+
+def test_numbers_that_json_cannot_hold_are_garbage_and_tokens_of_that_size_are_none() -> None:
+    call = b'{"content": {"parts": [{"functionCall": {"name": "f"}}]}, "finishReason": "STOP", "index": 0}'
+    body = b'{"candidates": [' + call + b'], "usageMetadata": {"promptTokenCount": 123456789012345678901}}'
+    assert orjson.loads(codec().complete(body).raw)["usage"]["total_tokens"] == 0
+    chunks, error = read_all(stream_codec(), [sse(body.decode())])
+    assert error is None
+    assert chunks[-1]["usage"]["total_tokens"] == 0
+    body = body.replace(b'"index": 0', b'"index": 123456789012345678901')
+    with pytest.raises(UpstreamProtocolError, match="google"):
+        codec().complete(body)
+    assert isinstance(read_all(stream_codec(), [sse(body.decode())])[1], UpstreamProtocolError)
 
 
 def test_a_stream_that_is_not_json_is_a_protocol_error() -> None:

@@ -115,6 +115,17 @@ def test_calls_have_ids_of_their_own_rising_indexes_and_arguments_as_text() -> N
     assert reading.finish_reason == "tool_calls"
 
 
+def test_a_number_in_a_call_keeps_all_its_digits_there_and_back() -> None:
+    digits = "12345678901234567890123"
+    body = lines(line(done=True, tool_calls=[{"id": "c", "function": {"name": "f", "arguments": {"id": 0}}}]))
+    body = body.replace(b'"id":0', b'"id":' + digits.encode())
+    message = orjson.loads(codec().complete(body).raw)["choices"][0]["message"]
+    assert message["tool_calls"][0]["function"]["arguments"] == f'{{"id":{digits}}}'
+    assert read_chunks(read_all(stream_codec(), [body])[0]).tool_calls[0][2] == {"id": int(digits)}
+    history = [{"role": "user", "content": "Hi"}, message, {"role": "tool", "tool_call_id": "c", "content": "ok"}]
+    assert f'"arguments":{{"id":{digits}}}'.encode() in codec({"messages": history}).wire.content
+
+
 def test_a_whole_answer_with_calls_has_null_content() -> None:
     choice = orjson.loads(codec().complete(orjson.dumps(line(done=True, tool_calls=[CALL]))).raw)["choices"][0]
     assert choice["message"]["content"] is None
@@ -192,6 +203,14 @@ def test_an_error_line_breaks_the_stream_after_what_came_before_it() -> None:
     assert "llama runner process has terminated" in error.message
     assert read_chunks(chunks).text == "Hel"
     assert read_chunks(chunks).finish_reason is None
+
+
+def test_half_a_pair_of_surrogates_in_a_text_breaks_nothing() -> None:
+    half = b'{"message": {"content": "Hi \\ud83d"}, "done": true}\n'
+    assert orjson.loads(codec().complete(half).raw)["choices"][0]["message"]["content"] == "Hi \ufffd"
+    chunks, error = read_all(stream_codec(), [lines(line(content="Oh. ")) + half])
+    assert error is None
+    assert read_chunks(chunks).text == "Oh. Hi \ufffd"
 
 
 def test_an_error_in_a_200_is_an_error() -> None:

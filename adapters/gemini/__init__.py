@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-import orjson
-
 from gw.adapter import WireRequest
 from gw.adapters.gemini.codec import GeminiCodec
 from gw.adapters.gemini.draft import NEWEST, Draft, Traits, traits_of
@@ -20,6 +18,7 @@ from gw.errors import ConfigError
 from gw.message import Loss, Request
 from gw.models import Catalogue, Model
 from gw.models import catalogue as shipped
+from gw.provider_json import write_exactly
 from gw.remote_media import Fetch, MediaFetcher
 from gw.secret import Secret
 from gw.signatures import SHARED, SignatureStore
@@ -107,7 +106,7 @@ class Gemini:
             method="POST",
             url=self.url(candidate.model, request.is_stream),
             headers=[*self._headers, *self._credentials(candidate.key)],
-            content=orjson.dumps(body),
+            content=write_exactly(body),
             stream=request.is_stream,
             backend=candidate.backend.name,
             request_id=request.id,

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from gw.adapters.gemini.draft import Names
 from gw.adapters.gemini.partial_arguments import PartialArguments
 from gw.adapters.gemini.signatures import FORMAT, image_place, text_place
+from gw.provider_json import write_exactly
 
 Delta = dict[str, Any]
 
@@ -152,11 +151,11 @@ class Candidate:
         arguments = {} if arguments is None else arguments
         if name in self._names.custom:
             given = arguments.get("input") if isinstance(arguments, dict) else None
-            text = given if isinstance(given, str) else orjson.dumps(arguments).decode()
+            text = given if isinstance(given, str) else write_exactly(arguments).decode()
             begun["type"] = "custom"
             begun["custom"] = {"name": name, "input": text}
         else:
-            begun["function"] = {"name": name, "arguments": orjson.dumps(arguments).decode()}
+            begun["function"] = {"name": name, "arguments": write_exactly(arguments).decode()}
         delta.setdefault("tool_calls", []).append(begun)
 
     # --- media ----------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from gw.message import Headers, Loss, Request, Summary
 from gw.schema_check import answer_problem
 from gw.sse import EventTooLarge
 
+_CALLS = b'"functionCall"'
 _KEPT = 4_000_000  # characters of a stream that are kept for the places of its citations
 
 
@@ -66,7 +67,7 @@ class GeminiCodec:
 
     def complete(self, content: bytes) -> Completion:
         """See `gw.adapter.Codec`."""
-        value = self._frame.parsed(content)
+        value = self._frame.parsed(content, _CALLS)
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         if not isinstance(value, dict):
@@ -81,7 +82,7 @@ class GeminiCodec:
             choices = [self._blocked_choice()]
         self._settle(choices[0]["finish_reason"])
         usage = None if self._counts is None else usage_object(self._counts)
-        return Completion(value=self._frame.completion(choices, usage))
+        return self._frame.completion(choices, usage)
 
     def _choice(self, found: Mapping[str, Any], at: int) -> dict[str, Any]:
         candidate = self._candidate(found.get("index", at))
@@ -178,7 +179,7 @@ class GeminiCodec:
         chunks: list[Chunk] = []
         try:
             for value in values:
-                event = self._frame.parsed(value)
+                event = self._frame.parsed(value, _CALLS)
                 if isinstance(event, dict):
                     self._event(event, chunks)
                 elif isinstance(event, list) and all(isinstance(one, dict) for one in event):
@@ -267,12 +268,12 @@ class GeminiCodec:
         content = found.get("content")
         try:
             delta = candidate.read(content.get("parts") or ()) if content else {}
+            if "content" in delta:
+                self.summary.output_characters += len(delta["content"])
+            if "reasoning_content" in delta:
+                self.summary.output_characters += len(delta["reasoning_content"])
         except (ValueError, AttributeError, TypeError) as error:
             raise self._frame.protocol(f"sent parts that its API does not know: {error}") from None
-        if "content" in delta:
-            self.summary.output_characters += len(delta["content"])
-        if "reasoning_content" in delta:
-            self.summary.output_characters += len(delta["reasoning_content"])
         reason = found.get("finishReason")
         if reason is not None:
             candidate.finish = native_reason(reason)

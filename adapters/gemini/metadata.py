@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gw.answer_frame import MOST_TOKENS
 from gw.message import Usage
 
 # In the order of the enum's numbers, which Vertex sends where somebody asked for them.
@@ -53,6 +54,8 @@ def usage_of(counts: Mapping[str, Any]) -> Usage:
     prompt = (counts.get("promptTokenCount") or 0) + (counts.get("toolUsePromptTokenCount") or 0)
     answer = counts.get("candidatesTokenCount") or 0
     thoughts = counts.get("thoughtsTokenCount") or 0
+    if prompt + answer + thoughts > MOST_TOKENS:
+        return Usage()
     is_counted = thoughts and answer and prompt + answer == counts.get("totalTokenCount")
     return Usage(
         prompt=prompt,

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import orjson
-
 from gw.adapter import WireRequest
 from gw.adapters.ollama.codec import OllamaCodec
 from gw.adapters.ollama.request import encode_request
 from gw.chat_parts import is_deprecated, with_tools
 from gw.message import Loss, Request
+from gw.provider_json import write_exactly
 from gw.remote_media import Fetch, MediaFetcher
 
 __all__ = ["Ollama", "OllamaCodec"]
@@ -75,7 +74,7 @@ class Ollama:
             method="POST",
             url=f"{self.base_url}/api/chat",
             headers=headers,
-            content=orjson.dumps(body),
+            content=write_exactly(body),
             stream=request.is_stream,
             backend=candidate.backend.name,
             request_id=request.id,

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from gw.adapter import WireRequest
-from gw.answer_frame import AnswerFrame
+from gw.answer_frame import MOST_TOKENS, AnswerFrame
 from gw.chat_parts import as_function_call, sniff_image
 from gw.document import Chunk, Completion
 from gw.errors import GatewayError, UpstreamError
 from gw.message import Headers, Loss, Request, Summary, Usage
+from gw.provider_json import write_exactly
 from gw.sse import EventTooLarge, NDJSONDecoder
 
 Delta = dict[str, Any]
+
+_CALLS = b'"tool_calls"'
 
 
 class OllamaCodec:
@@ -46,7 +47,7 @@ class OllamaCodec:
 
     def complete(self, content: bytes) -> Completion:
         """See `gw.adapter.Codec`."""
-        value = self._frame.parsed(content)
+        value = self._frame.parsed(content, _CALLS)
         self._check(value, content)
         if not isinstance(value.get("message"), dict):
             raise self._frame.garbage(content)
@@ -64,7 +65,7 @@ class OllamaCodec:
         choice["native_finish_reason"] = self.summary.native_finish_reason
         if value.get("logprobs"):
             choice["logprobs"] = _logprobs(value["logprobs"])
-        return Completion(value=self._frame.completion([choice], self._usage_object()))
+        return self._frame.completion([choice], self._usage_object())
 
     # --- streamed -------------------------------------------------------------------------------------------------
 
@@ -114,7 +115,7 @@ class OllamaCodec:
     def _line(self, line: bytes, chunks: list[Chunk]) -> None:
         if self._last is not None:
             return  # it is over; had this come a moment later, nobody would have read it
-        value = self._frame.parsed(line)
+        value = self._frame.parsed(line, _CALLS)
         self._check(value, line)
         if not self._has_begun:
             self._has_begun = True
@@ -171,7 +172,7 @@ class OllamaCodec:
         function = call["function"]
         arguments = function.get("arguments")
         if not isinstance(arguments, str):
-            arguments = orjson.dumps({} if arguments is None else arguments).decode()
+            arguments = write_exactly({} if arguments is None else arguments).decode()
         index = self._calls
         self._calls += 1
         return {
@@ -217,7 +218,8 @@ def _usage_of(value: Mapping[str, Any]) -> Usage | None:
     """Tokens; the prompt's are left out where it was cached whole. None where nothing is told."""
     if "eval_count" not in value and "prompt_eval_count" not in value:
         return None
-    return Usage(prompt=value.get("prompt_eval_count") or 0, completion=value.get("eval_count") or 0)
+    prompt, completion = value.get("prompt_eval_count") or 0, value.get("eval_count") or 0
+    return Usage(prompt=prompt, completion=completion) if prompt + completion <= MOST_TOKENS else None
 
 
 def _image(index: int, data: str) -> dict[str, Any]:
