@@ -201,6 +201,20 @@ def test_images_tool_calls_and_late_instructions_are_translated() -> None:
     assert [loss.kind for loss in prompt.losses] == ["changed"]
 
 
+def test_a_number_in_a_call_keeps_all_its_digits() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"id":12345678901234567890123}'}}
+    prompt = read_chat(
+        {
+            "messages": [
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": None, "tool_calls": [call]},
+                {"role": "tool", "tool_call_id": "c1", "content": "done"},
+            ]
+        }
+    )
+    assert b'"input":{"id":12345678901234567890123}' in b"".join(prompt.batches())
+
+
 def test_what_the_program_is_not_told_of_a_chat_is_told_to_the_client() -> None:
     detail = {"type": "reasoning.text", "text": "t", "signature": "c2ln", "format": "anthropic-claude-v1"}
     image = {"url": "data:image/png;base64,iVBORw0KGgo=", "detail": "high"}

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from gw.chat_parts import (
     Media,
     arguments_of,
@@ -23,6 +21,7 @@ from gw.chat_parts import (
 )
 from gw.losses import unknown_fields
 from gw.message import Loss
+from gw.provider_json import write_exactly
 
 PROVIDER = "the Claude CLI"
 _READ = frozenset(
@@ -84,7 +83,7 @@ def _user(turn: dict[str, Any], *, asks: bool) -> bytes:
 
 
 def _line(value: Any) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+    return write_exactly(value) + b"\n"
 
 
 def read_chat(chat: Mapping[str, Any]) -> Prompt:
