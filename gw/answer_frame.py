@@ -45,7 +45,10 @@ class AnswerFrame:
         }
         if usage is not None:
             value["usage"] = usage
-        return Chunk(self._written(value), value)
+        try:  # now, not when somebody sends it: then it would be too late to ask another backend
+            return Chunk(orjson.dumps(value), value)
+        except TypeError as error:
+            raise self._unwritable(error) from None
 
     def completion(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None) -> Completion:
         """One `chat.completion`; without usage where nobody told it."""
@@ -58,14 +61,14 @@ class AnswerFrame:
         }
         if usage is not None:
             value["usage"] = usage
-        return Completion(self._written(value), value)
-
-    def _written(self, value: dict[str, Any]) -> bytes:
-        """Now, not when somebody sends it: then it would be too late to ask another backend."""
         try:
-            return orjson.dumps(value)
-        except TypeError as error:  # an integer beyond 64 bits, where a provider has room for any
-            raise self.protocol(f"cannot be written as JSON: {error}") from None
+            return Completion(orjson.dumps(value), value)
+        except TypeError as error:
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: TypeError) -> UpstreamProtocolError:
+        """For an integer beyond 64 bits where a provider has room for any."""
+        return self.protocol(f"cannot be written as JSON: {error}")
 
     def new_call_id(self) -> str:
         """A tool call id that no other answer has: clients may choose request ids, hence the time beside them."""
@@ -75,13 +78,17 @@ class AnswerFrame:
 
     # --- failures -------------------------------------------------------------------------------------------------
 
-    def parsed(self, content: bytes, calls: bytes) -> Any:
-        """JSON, mended where it must be; with `calls` in it, every integer as it is written: it may be an argument.
-
-        Raises UpstreamProtocolError for anything else.
-        """
+    def parsed(self, content: bytes) -> Any:
+        """JSON, mended where it must be. Raises UpstreamProtocolError for anything else."""
         try:
-            return read_exactly(content) if calls in content else orjson.loads(content)
+            return orjson.loads(content)
+        except orjson.JSONDecodeError:
+            return self.parsed_exactly(content)
+
+    def parsed_exactly(self, content: bytes) -> Any:
+        """The same with every integer as it is written: in a call it may be an id."""
+        try:
+            return read_exactly(content)
         except orjson.JSONDecodeError:
             pass
         try:

@@ -16,8 +16,6 @@ from gw.sse import EventTooLarge, NDJSONDecoder
 
 Delta = dict[str, Any]
 
-_CALLS = b'"tool_calls"'
-
 
 class OllamaCodec:
     """See `gw.adapter.Codec`."""
@@ -47,13 +45,13 @@ class OllamaCodec:
 
     def complete(self, content: bytes) -> Completion:
         """See `gw.adapter.Codec`."""
-        value = self._frame.parsed(content, _CALLS)
+        value = self._frame.parsed(content)
         self._check(value, content)
         if not isinstance(value.get("message"), dict):
             raise self._frame.garbage(content)
         if value.get("done") is False:
             raise self._frame.protocol("was cut short: it is not done")
-        delta = self._read(value)
+        delta = self._read(value, content)
         reason = self._finish(value)
         calls = delta.get("tool_calls")
         message = {"role": "assistant", "content": None if calls else "", "refusal": None, **delta}
@@ -115,13 +113,13 @@ class OllamaCodec:
     def _line(self, line: bytes, chunks: list[Chunk]) -> None:
         if self._last is not None:
             return  # it is over; had this come a moment later, nobody would have read it
-        value = self._frame.parsed(line, _CALLS)
+        value = self._frame.parsed(line)
         self._check(value, line)
         if not self._has_begun:
             self._has_begun = True
             first = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
             chunks.append(self._frame.chunk([first]))
-        delta = self._read(value)
+        delta = self._read(value, line)
         logprobs = value.get("logprobs")
         if delta or logprobs:
             if self._is_deprecated and "tool_calls" in delta:
@@ -145,7 +143,7 @@ class OllamaCodec:
         if value.get("error"):
             raise self._frame.told(value)
 
-    def _read(self, value: Mapping[str, Any]) -> Delta:
+    def _read(self, value: Mapping[str, Any], raw: bytes) -> Delta:
         """The message of an answer or a line as a delta, without a role; empty where it holds nothing."""
         message = value.get("message")
         delta: Delta = {}
@@ -160,7 +158,8 @@ class OllamaCodec:
                 delta["content"] = content
                 self.summary.output_characters += len(content)
             if message.get("tool_calls"):
-                delta["tool_calls"] = [self._call(call) for call in message["tool_calls"]]
+                exact = self._frame.parsed_exactly(raw)["message"]
+                delta["tool_calls"] = [self._call(call) for call in exact["tool_calls"]]
             if message.get("images"):
                 delta["images"] = [_image(at, data) for at, data in enumerate(message["images"], self._images)]
                 self._images += len(delta["images"])
