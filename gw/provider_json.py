@@ -81,12 +81,9 @@ def written(value: Any) -> bytes:
         raise UpstreamProtocolError(f"the provider sent what cannot be passed on: {error}") from None
 
 
-_DIGITS = 20  # of the largest number in 64 bits, or the smallest one with its sign
-
-
-def _integer(text: str) -> int | float:
-    number = int(text) if len(text) <= _DIGITS else float(text)
-    return number if -(2**63) <= number < 2**64 else float(number)
+def _integer(text: str) -> int | float | None:
+    number = int(text)
+    return number if -(2**63) <= number < 2**64 else _finite(text)
 
 
 def _finite(number: str) -> float | None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from gw.provider_json import written
 from gw.errors import UpstreamProtocolError
+from gw.provider_json import written
 
 _Fragment = dict[str, Any]
 _TEXT_OF = {"function": "arguments", "custom": "input"}  # what a call says, by its type
