@@ -64,7 +64,7 @@ class OpenAICodec:
         self._failed: UpstreamError | None = None  # what the next call has to tell
         self._schema = schema
         self._speaks_functions = speaks_functions
-        self._texts: dict[int, str]  # of each choice, where they are held to a schema
+        self._texts: dict[int, str | None]  # of each choice, where they are held to a schema; None: it refuses
         if schema is not None:
             self._texts = {}
         self._decoder: SSEDecoder
@@ -190,7 +190,11 @@ class OpenAICodec:
         """What is wrong with a choice that has come to its end by itself; until then its text is put together."""
         assert self._schema is not None, "asked only where there is one"
         index = choice["index"]
-        text = self._texts[index] = self._texts.get(index, "") + (message.get("content") or "")
+        text = self._texts.get(index, "")
+        if text is None or message.get("refusal"):  # in words, which no schema asks for
+            self._texts[index] = None
+            return None
+        text = self._texts[index] = text + (message.get("content") or "")
         problem = answer_problem(text, self._schema) if choice.get("finish_reason") == "stop" else None
         if problem is None:
             return None
