@@ -64,6 +64,14 @@ def test_a_reported_cost_is_the_cost() -> None:
     assert opened.summary.cost_usd == pytest.approx(0.26)
 
 
+@pytest.mark.parametrize("usage", [{"total_tokens": 9}, {"prompt_tokens": "9"}, {"completion_tokens": -1}])
+def test_usage_that_counts_nothing_is_not_reported(usage: dict[str, Any]) -> None:
+    opened = codec(stream=False)
+    opened.complete(orjson.dumps(completion() | {"usage": usage | {"cost": 0.5}}))
+    assert opened.summary.usage is None
+    assert opened.summary.cost_usd == 0.5
+
+
 def test_parts_of_usage_never_exceed_the_whole() -> None:
     opened = codec(stream=False)
     usage = {"prompt_tokens": 7, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 161}}
@@ -215,6 +223,16 @@ def test_a_streamed_answer_that_does_not_fit_has_no_end(text: str, fits: bool) -
         assert opened.is_done
         with pytest.raises(UpstreamProtocolError, match="/age"):
             opened.finish()
+
+
+def test_a_refusal_is_held_to_no_schema() -> None:
+    message = {"role": "assistant", "content": None, "refusal": "I cannot."}
+    refused = completion() | {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    assert asked_for_json().complete(orjson.dumps(refused)).peek()["choices"][0]["message"] == message
+    opened = asked_for_json(stream=True)
+    events = [chunk({"role": "assistant"}), chunk({"refusal": "I "}), chunk({"refusal": "cannot."}), chunk({}, "stop")]
+    found = [one.peek() for one in [*opened.feed(sse(*events)), *opened.finish()]]
+    assert read_chunks(found).finish_reason == "stop"
 
 
 # --- what can be read but not written -----------------------------------------------------------------------------

@@ -129,10 +129,11 @@ def test_a_session_ends_when_nobody_has_gone_on_for_its_time(hours: float, is_th
 def test_sessions_are_listed_shown_and_forgotten(gw: Running, tmp_path: Path) -> None:
     url = start(gw, tmp_path, answers(orjson.dumps(completion("Hi Alice"))))
     session = ask(url, ALICE).json()["session_id"]
-    ask(url, WHO, session_id=session)
+    ask(url, WHO, session_id=session, model=None)
     gw.run(_written(gw))
     (listed,) = WEB.get(f"{url}/v1/sessions").json()["data"]
     assert (listed["id"], listed["turns"], listed["backend"]) == (session, 2, "a")
+    assert listed["model"] == "gpt-4"  # the second turn named none
     shown = WEB.get(f"{url}/v1/sessions/{session}").json()
     assert shown["messages"] == [ALICE, HI_ALICE, WHO, HI_ALICE]
     deleted = WEB.delete(f"{url}/v1/sessions/{session}").json()

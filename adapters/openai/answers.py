@@ -95,11 +95,14 @@ def repair_usage(usage: dict[str, Any]) -> dict[str, Any]:
 
 def note_usage(summary: Summary, usage: dict[str, Any]) -> None:
     """Write an answer's tokens, and its cost where the provider reports one, into its summary."""
+    cost = _cost(usage) if "cost" in usage else None
+    if cost is not None:
+        summary.cost_usd, summary.cost_source = cost, "reported"
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if type(prompt) is not int or prompt < 0:
-        prompt = _count(prompt)
-    if type(completion) is not int or completion < 0:
-        completion = _count(completion)
+    if type(prompt) is not int or type(completion) is not int or prompt < 0 or completion < 0:
+        if _amount(prompt) is None and _amount(completion) is None:
+            return  # it counts nothing: what is not known is estimated, and told as such
+        prompt, completion = _count(prompt), _count(completion)
     cached = written = reasoning = 0
     details = usage.get("prompt_tokens_details")
     if details and isinstance(details, dict):
@@ -112,9 +115,6 @@ def note_usage(summary: Summary, usage: dict[str, Any]) -> None:
     if details and isinstance(details, dict) and (told := details.get("reasoning_tokens")):
         reasoning = min(_count(told), completion)
     summary.usage = Usage(prompt, completion, cached, written, reasoning)
-    cost = _cost(usage) if "cost" in usage else None
-    if cost is not None:
-        summary.cost_usd, summary.cost_source = cost, "reported"
 
 
 def _cost(usage: dict[str, Any]) -> float | None:

@@ -26,7 +26,10 @@ SELECT timestamp, prompt, response, metadata, backend, model, working_directory 
 WHERE session_id = ? AND key_name = ? AND {_SAID} ORDER BY timestamp, rowid
 """  # noqa: S608 (a constant)
 _LIST = f"""
-SELECT session_id, MIN(timestamp), MAX(timestamp), COUNT(*), backend, model FROM requests
+SELECT session_id, MIN(timestamp), MAX(timestamp), COUNT(*), backend, (
+  SELECT model FROM requests AS turns WHERE turns.session_id = requests.session_id AND model IS NOT NULL AND {_SAID}
+  ORDER BY timestamp DESC LIMIT 1
+) FROM requests
 WHERE timestamp >= ? AND session_id IS NOT NULL AND key_name = ? AND {_SAID}
 GROUP BY session_id ORDER BY MAX(timestamp) DESC LIMIT {LISTED}
 """  # noqa: S608 (a constant)
