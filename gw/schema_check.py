@@ -107,9 +107,10 @@ class _Checker:
         for at, below in enumerate(value):
             if found := self.check(below, first[at] if at < len(first) else rest, f"{place}/{at}", 0):
                 return found
-        wanted = schema.get("contains", True)
-        if wanted is not True and all(self.check(below, wanted, place, 0) is not None for below in value):
-            return f"{place or '/'} does not fit contains"
+        if "contains" in schema:
+            wanted = schema["contains"]  # true asks for any element, and an empty list has none
+            if all(self.check(below, wanted, place, 0) is not None for below in value):
+                return f"{place or '/'} does not fit contains"
         return None
 
 

@@ -44,6 +44,8 @@ POINT = {
             None,
         ),
         ({"a": {"a": 1}}, {"properties": {"a": {"$ref": "#"}}, "type": "object"}, '/a/a does not fit type "object"'),
+        ([], {"contains": True}, "/ does not fit contains"),
+        ([1], {"contains": True}, None),
         ("aaa", {"pattern": "^b"}, None),  # not checked
         (1, {"minimum": "nonsense", "type": 7, "properties": [], "anyOf": {}, "required": 1}, None),
     ],
