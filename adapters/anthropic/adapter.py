@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import orjson
-
 from gw.adapter import WireRequest
 from gw.adapters.anthropic.codec import AnthropicCodec
 from gw.adapters.anthropic.plan import FAMILY, Plan
@@ -15,6 +13,7 @@ from gw.errors import ConfigError
 from gw.message import Request
 from gw.models import Catalogue, Model
 from gw.models import catalogue as shipped
+from gw.provider_json import write_exactly
 from gw.signatures import SHARED, SignatureStore
 
 
@@ -85,7 +84,7 @@ class Anthropic:
             method="POST",
             url=self.url(candidate.model, is_stream),
             headers=self._headers_for(request, [*self._betas, *betas_of(chat)]),
-            content=orjson.dumps(self.body(body, candidate.model)),
+            content=write_exactly(self.body(body, candidate.model)),
             stream=is_stream,
             backend=candidate.backend.name,
             request_id=request.id,

@@ -12,6 +12,7 @@ from gw.adapters.anthropic.thinking import Signed, as_details
 from gw.chat_parts import as_function_call
 from gw.errors import UpstreamProtocolError
 from gw.message import Summary, Usage
+from gw.provider_json import read_exactly, write_exactly
 from gw.schema_check import answer_problem
 
 _FINISH = {
@@ -114,7 +115,7 @@ def answer_text(arguments: str, plan: Plan) -> str:
     if not plan.answer_wrapped:
         return arguments
     try:
-        return orjson.dumps(orjson.loads(arguments)["answer"]).decode()
+        return write_exactly(read_exactly(arguments)["answer"]).decode()
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return arguments
 
@@ -178,7 +179,7 @@ class WholeAnswer:
             self.text.append(text)
             self.annotations += annotations_of(block.get("citations") or (), start, start + len(text))
         elif kind == "tool_use":
-            arguments = orjson.dumps(block.get("input") or {}).decode()
+            arguments = write_exactly(block.get("input") or {}).decode()
             name = block.get("name") or ""
             if name == self._plan.answer_tool:
                 self.text.append(answer_text(arguments, self._plan))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 
@@ -14,6 +15,7 @@ from gw.document import Chunk, Chunks, Completion
 from gw.errors import UpstreamError, UpstreamProtocolError
 from gw.message import Headers, Loss, Request, Summary
 from gw.provider_errors import from_answer, from_object, quote
+from gw.provider_json import mended, read_exactly
 from gw.secret import Secret
 from gw.sse import Event, EventTooLarge, SSEDecoder
 from gw.text_events import MARK, PADDING, Template, cut
@@ -70,8 +72,8 @@ class AnthropicCodec:
     def complete(self, content: bytes, /) -> Completion:
         """The whole answer. Raises UpstreamError for an error in a 200, UpstreamProtocolError for no answer at all."""
         try:
-            message = orjson.loads(content)
-        except orjson.JSONDecodeError:
+            message = _value_of(content)
+        except ValueError:
             raise self._garbage(f"something that is not JSON: {quote(content, self._secrets)}") from None
         if isinstance(message, dict) and (message.get("type") == "error" or message.get("error")):
             raise from_object(message, backend=self._backend, secrets=self._secrets)
@@ -182,8 +184,8 @@ class AnthropicCodec:
         if event.data == b"[DONE]":  # Claude does not send it; a gateway in between may
             return ""
         try:
-            value = orjson.loads(event.data)
-        except orjson.JSONDecodeError:
+            value = _value_of(event.data)
+        except ValueError:
             raise self._garbage(f"an event that is not JSON: {quote(event.data, self._secrets)}") from None
         if isinstance(value, list):  # Google wraps its errors
             value = value[0] if value else None
@@ -204,3 +206,11 @@ class AnthropicCodec:
 
     def _garbage(self, what: str) -> UpstreamProtocolError:
         return UpstreamProtocolError(f'backend "{self._backend}" sent {what}', upstream_status=200)
+
+
+def _value_of(raw: bytes) -> Any:
+    """What Claude's bytes say, the input of tools to the last digit. Raises ValueError where they are no JSON."""
+    try:
+        return read_exactly(raw) if b'"tool_use"' in raw else orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return mended(raw)

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import orjson
-
 from gw.adapters.anthropic.answer import (
     annotations_of,
     answer_text,
@@ -25,6 +23,7 @@ from gw.adapters.anthropic.thinking import Signed, as_details
 from gw.document import Chunk
 from gw.errors import UpstreamProtocolError
 from gw.message import Summary
+from gw.provider_json import write_exactly
 
 
 class _Block:
@@ -312,7 +311,7 @@ class EventReader:
         arguments = "".join(block.pieces)
         if block.is_streamed and arguments:
             return
-        arguments = arguments or orjson.dumps(block.input or {}).decode()
+        arguments = arguments or write_exactly(block.input or {}).decode()
         if block.index < 0:
             self._text(answer_text(arguments, plan))
         elif block.is_streamed:
