@@ -10,21 +10,21 @@ that the model still reads it, and is told as `emulated`; what has no words is `
 the same is no loss. Keep the client's own schema for validation.
 
 Sources: google-genai 3.4.0 `FunctionDeclaration`, `Schema` and the notes at `response_json_schema`; Anthropic's
-structured outputs; what recorded requests were accepted with.
+structured outputs, which refuse `allOf` with a reference in it and references that lead back to themselves
+(egonSchiele/agency-lang#487); what recorded requests were accepted with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
 
 from gw.message import Loss
-
-MAX_DEPTH = 64  # of nested schemas; deeper ones are an attack or a mistake
-
-Schema = dict[str, Any]
+from gw.schema_merging import Merging
+from gw.schema_parts import MAX_DEPTH, References, Schema, escape, table, without
 
 
 class Fitted(NamedTuple):
@@ -40,39 +40,53 @@ def for_gemini(schema: Schema, pointer: str) -> Fitted:
     `$ref` and `$defs` stay, `definitions` are renamed, `const` becomes `enum`, `nullable` a second type.
     """
     losses: list[Loss] = []
-    target = resolve(schema, schema["$ref"]) if isinstance(schema.get("$ref"), str) else None
-    if target is not None and "$ref" not in target:  # at the top an object is wanted, not a way to one
-        schema = {**target, **without(schema, "$ref")}
-    return Fitted(walk(schema, pointer, losses, _gemini, 0), losses)
+    merging = Merging(schema, losses)
+    if "$ref" in schema:  # at the top an object is wanted, not a way to one
+        schema = merging.opened(schema, pointer)
+    return Fitted(walk(schema, pointer, losses, partial(_gemini, merging), 0), losses)
 
 
 def for_anthropic_input(schema: Schema, pointer: str) -> Fitted:
     """The schema as a Claude tool's `input_schema`: `type: object` at the top, no choice between schemas there.
 
     A top-level `anyOf`, `oneOf` or `allOf` is flattened into one object whose properties are all of theirs.
+    ValueError where it unfolds without end.
     """
     losses: list[Loss] = []
-    if any(name in schema for name in _CHOICES):
-        schema = _flatten(schema, pointer, losses)
+    if may_be_input(schema):
+        return Fitted(schema, losses)
+    if not schema.keys().isdisjoint(_COMPOSED):
+        schema = Merging(schema, losses).flat(schema, pointer)
     if schema.get("type") != "object":
         schema = {**schema, "type": "object"}
     return Fitted(schema, losses)
 
 
-def for_anthropic_output(schema: Schema, pointer: str) -> Fitted:
+def may_be_input(schema: Schema) -> bool:
+    """Whether a schema may be a Claude tool's `input_schema` as it is."""
+    return schema.get("type") == "object" and schema.keys().isdisjoint(_COMPOSED)
+
+
+def for_anthropic_output(schema: Schema, pointer: str) -> Fitted | None:
     """The schema as Claude's structured outputs and strict tools take it: every object closed, few constraints.
 
-    ValueError where it is too deep.
+    None where it needs what they have not: an object of any keys, or a schema inside of itself. ValueError where it is
+    too deep or unfolds without end.
     """
     losses: list[Loss] = []
-    return Fitted(walk(schema, pointer, losses, _anthropic, 0), losses)
+    fitted = walk(schema, pointer, losses, partial(_anthropic, Merging(schema, losses)), 0)
+    if any(loss.pointer.endswith("/additionalProperties") for loss in losses):
+        return None
+    if b'"$ref"' in orjson.dumps(fitted) and References(fitted).is_recursive():
+        return None
+    return Fitted(fitted, losses)
 
 
 # --- the walk -------------------------------------------------------------------------------------------------------
 
 Rule = Callable[[Schema, str, list[Loss]], Schema]
 
-_CHOICES = ("anyOf", "oneOf", "allOf")
+_COMPOSED = frozenset({"$ref", "anyOf", "oneOf", "allOf"})
 _MAPS = ("properties", "$defs", "definitions")  # keyword -> {name: schema}
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")  # keyword -> [schema]
 _SINGLE = ("items", "additionalProperties")  # keyword -> schema
@@ -118,10 +132,6 @@ def _walk_list(value: Any, pointer: str, losses: list[Loss], rule: Rule, depth: 
     return value if all(one is below for one, below in zip(new, value, strict=True)) else new
 
 
-def escape(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1") if "~" in name or "/" in name else name
-
-
 _SILENT = frozenset({"$schema", "$comment"})  # they bind nothing: their absence is no loss
 _SHOWN = 200  # characters of a constraint that go into a description
 
@@ -145,20 +155,6 @@ def move_to_description(schema: Schema, keywords: list[str], pointer: str, losse
     return kept
 
 
-def table(value: Any) -> dict[str, Any]:
-    """A keyword's value where it must be an object; what is none counts for nothing."""
-    return value if isinstance(value, dict) else {}
-
-
-def several(value: Any) -> list[Any]:
-    """A keyword's value where it must be a list; what is none counts for nothing."""
-    return value if isinstance(value, list) else []
-
-
-def without(schema: Schema, *keywords: str) -> Schema:
-    return {name: value for name, value in schema.items() if name not in keywords}
-
-
 # --- what means the same, for all -------------------------------------------------------------------------------------
 
 
@@ -170,61 +166,6 @@ def const_as_enum(schema: Schema) -> Schema:
     return {**without(schema, "const"), "enum": [value]}
 
 
-def merge_all_of(schema: Schema, pointer: str, losses: list[Loss]) -> Schema:
-    """`allOf` as one schema: properties and required joined; another keyword that two of them set is told."""
-    merged = without(schema, "allOf")
-    for at, part in enumerate(schema["allOf"]):
-        if not isinstance(part, dict):
-            continue
-        for keyword, value in part.items():
-            if keyword not in merged:
-                merged[keyword] = value
-            elif keyword in _MAPS and isinstance(value, dict) and isinstance(merged[keyword], dict):
-                merged[keyword] = {**value, **merged[keyword]}
-            elif keyword == "required" and isinstance(value, list) and isinstance(merged[keyword], list):
-                merged[keyword] = [*merged[keyword], *(name for name in value if name not in merged[keyword])]
-            elif merged[keyword] != value:
-                losses.append(Loss(f"{pointer}/allOf/{at}/{escape(keyword)}", "dropped", "set twice in allOf"))
-    return merged
-
-
-def _flatten(schema: Schema, pointer: str, losses: list[Loss]) -> Schema:
-    """One object in place of a choice between objects: all their properties, required only what all require."""
-    flat = without(schema, *_CHOICES)
-    properties: dict[str, Any] = dict(table(flat.get("properties")))
-    required: list[str] = list(several(flat.get("required")))
-    for keyword in _CHOICES:
-        branches = [branch for branch in several(schema.get(keyword)) if isinstance(branch, dict)]
-        for branch in branches:
-            for name, value in table(branch.get("properties")).items():
-                properties.setdefault(name, value)
-        lists = [several(branch.get("required")) for branch in branches]
-        for name in lists[0] if lists else ():
-            if name not in required and (keyword == "allOf" or all(name in names for names in lists)):
-                required.append(name)
-        if keyword == "allOf":
-            required += [name for names in lists[1:] for name in names if name not in required]
-        if keyword in schema:
-            losses.append(Loss(f"{pointer}/{keyword}", "changed", "flattened: no choice is allowed at the top"))
-    flat["properties"] = properties
-    if required:
-        flat["required"] = required
-    return flat
-
-
-def resolve(root: Schema, reference: str) -> Schema | None:
-    """What a reference inside the same document points at (RFC 6901); None for anything else."""
-    if not reference.startswith("#/"):
-        return root if reference == "#" else None
-    found: Any = root
-    for step in reference.split("/")[1:]:
-        step = step.replace("~1", "/").replace("~0", "~")
-        if not isinstance(found, dict) or step not in found:
-            return None
-        found = found[step]
-    return found if isinstance(found, dict) else None
-
-
 # --- Gemini -----------------------------------------------------------------------------------------------------------
 
 _GEMINI = frozenset(
@@ -234,13 +175,11 @@ _GEMINI = frozenset(
 )
 
 
-def _gemini(schema: Schema, pointer: str, losses: list[Loss]) -> Schema:
-    if "$ref" in schema:
-        return _gemini_reference(schema, pointer, losses)
-    if schema.keys() <= _GEMINI and "enum" not in schema:
+def _gemini(merging: Merging, schema: Schema, pointer: str, losses: list[Loss]) -> Schema:
+    if "$ref" not in schema and "enum" not in schema and schema.keys() <= _GEMINI:
         return schema
-    if "allOf" in schema and isinstance(schema["allOf"], list):
-        schema = merge_all_of(schema, pointer, losses)
+    if "$ref" in schema or "allOf" in schema:
+        schema = merging.folded(schema, pointer)
         if "$ref" in schema:
             return _gemini_reference(schema, pointer, losses)
     if "definitions" in schema:
@@ -259,19 +198,19 @@ def _definitions(schema: Schema) -> Any:
 
 
 def _gemini_reference(schema: Schema, pointer: str, losses: list[Loss]) -> Schema:
-    """Beside `$ref` only `$` keys may stand: what else is there moves out, around an `anyOf` of the one reference."""
+    """Beside `$ref` only `$` keys may stand: notes that are there move out, around an `anyOf` of the one reference."""
     reference = schema["$ref"]
     if isinstance(reference, str) and reference.startswith("#/definitions/"):
-        schema = {**schema, "$ref": "#/$defs/" + reference.removeprefix("#/definitions/")}
-    beside = [name for name in schema if not name.startswith("$")]
-    if not beside and schema.keys() <= _GEMINI:
+        reference = "#/$defs/" + reference.removeprefix("#/definitions/")
+        schema = {**schema, "$ref": reference}
+    foreign = [name for name in schema if name not in _GEMINI and name != "definitions"]
+    if "definitions" in schema:
+        schema = {**without(schema, "definitions", "$defs"), "$defs": _definitions(schema)}
+    if foreign:
+        schema = move_to_description(schema, foreign, pointer, losses)
+    if all(name.startswith("$") for name in schema):
         return schema
-    around = without(schema, "$ref")
-    if around.keys() & {"anyOf", "oneOf", "allOf", "properties", "items", "enum", "const"}:
-        losses.extend(Loss(f"{pointer}/{escape(name)}", "dropped", "not allowed beside $ref") for name in beside)
-        return {name: value for name, value in schema.items() if name in ("$ref", "$defs")}
-    around["anyOf"] = [{"$ref": schema["$ref"]}]
-    return _gemini(around, pointer, losses)
+    return {**without(schema, "$ref"), "anyOf": [{"$ref": reference}]}
 
 
 def _gemini_enum(schema: Schema, pointer: str, losses: list[Loss]) -> Schema:
@@ -307,12 +246,10 @@ _ANTHROPIC_REFUSES = frozenset(
 )
 
 
-def _anthropic(schema: Schema, pointer: str, losses: list[Loss]) -> Schema:
-    if "oneOf" in schema:
-        branches = [*several(schema.get("anyOf")), *several(schema["oneOf"])]
-        if "anyOf" in schema:
-            losses.append(Loss(f"{pointer}/oneOf", "changed", "joined with anyOf"))
-        schema = {**without(schema, "oneOf"), "anyOf": branches}
+def _anthropic(merging: Merging, schema: Schema, pointer: str, losses: list[Loss]) -> Schema:
+    if not schema.keys().isdisjoint(_COMPOSED):
+        schema = merging.distributed(merging.folded(schema, pointer), pointer)
+        schema = merging.one_choice(schema, pointer)
     foreign = [name for name in schema if name in _ANTHROPIC_REFUSES]
     if isinstance(schema.get("minItems"), int) and schema["minItems"] > 1:
         foreign.append("minItems")
@@ -321,7 +258,7 @@ def _anthropic(schema: Schema, pointer: str, losses: list[Loss]) -> Schema:
     kind = schema.get("type")
     is_object = kind == "object" or (isinstance(kind, list) and "object" in kind) or "properties" in schema
     if is_object and schema.get("additionalProperties") is not False:
-        if "additionalProperties" in schema:
+        if schema.get("additionalProperties", "properties" not in schema):
             losses.append(Loss(f"{pointer}/additionalProperties", "changed", "every object is closed there"))
         schema = {**schema, "additionalProperties": False}
     return schema

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from gw.json_schema import Schema, escape, resolve
+from gw.schema_parts import Schema, escape, resolve
 
 MAX_REFERENCES = 32  # followed for one value: a cycle that takes nothing of the value would never end
 MAX_DEPTH = 128  # of nested values; what lies deeper is let through

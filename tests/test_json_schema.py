@@ -265,10 +265,10 @@ def test_an_output_schema_closes_every_object_and_drops_what_cannot_be_enforced(
             "list": {"type": "array", "items": {"type": "object", "properties": {}}, "minItems": 1},
             "pair": {"type": "array", "items": TEXT, "minItems": 2},
             "either": {"oneOf": [TEXT, {"type": "null"}]},
-            "open": {"type": "object", "additionalProperties": TEXT},
         },
     }
     fitted = for_anthropic_output(schema, "/s")
+    assert fitted is not None
     closed = {"type": "object", "properties": {}, "additionalProperties": False}
     assert fitted.schema == {
         "type": "object",
@@ -277,15 +277,24 @@ def test_an_output_schema_closes_every_object_and_drops_what_cannot_be_enforced(
             "list": {"type": "array", "items": closed, "minItems": 1},
             "pair": {"type": "array", "items": TEXT, "description": "minItems: 2"},
             "either": {"anyOf": [TEXT, {"type": "null"}]},
-            "open": {"type": "object", "additionalProperties": False},
         },
         "additionalProperties": False,
     }
     assert told(fitted) == {
         "/s/properties/n/minimum": "emulated",
         "/s/properties/pair/minItems": "emulated",
-        "/s/properties/open/additionalProperties": "changed",
     }
+
+
+@pytest.mark.parametrize("open_", [{"type": "object"}, {"type": "object", "additionalProperties": TEXT}])
+def test_an_object_of_any_keys_is_no_output_schema(open_: Any) -> None:
+    assert for_anthropic_output({"type": "object", "properties": {"a": open_}}, "/s") is None
+
+
+@pytest.mark.parametrize("schema", [TREE, {"type": "object", "properties": {"next": {"$ref": "#"}}}])
+def test_a_schema_inside_of_itself_is_no_output_schema(schema: Any) -> None:
+    assert for_anthropic_output(schema, "/s") is None
+    assert for_anthropic_input(schema, "/s").schema is schema
 
 
 # --- whatever comes -----------------------------------------------------------------------------------------------
@@ -323,7 +332,7 @@ SCHEMAS = st.recursive(
 def test_no_schema_however_odd_breaks_the_cutting_or_is_changed_in_place(schema: dict[str, Any]) -> None:
     before = orjson.dumps(schema)
     for fit in (for_gemini, for_anthropic_input, for_anthropic_output, for_openapi):
-        fitted = fit(schema, "/s")
+        fitted = fit(schema, "/s") or Fitted({}, [])
         orjson.dumps(fitted.schema)
         assert all(loss.pointer.startswith("/s") for loss in fitted.losses)
         assert orjson.dumps(schema) == before

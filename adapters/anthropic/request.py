@@ -17,6 +17,7 @@ from gw.adapters.anthropic.plan import Plan
 from gw.adapters.anthropic.thinking import Thinking, asked_thinking, without
 from gw.adapters.anthropic.tools import choose, closed, encode_tools, stub_tools, web_search
 from gw.chat_parts import is_deprecated, refusal, with_tools
+from gw.json_schema import may_be_input
 
 # Fields that are carried over, or that are the gateway's own business.
 _KNOWN = frozenset(
@@ -268,9 +269,11 @@ class _Form:
         while name in taken:
             name += "_"
         plan.answer_tool = name
-        plan.answer_wrapped = schema.get("type") != "object"
+        plan.answer_wrapped = not may_be_input(schema)
         if plan.answer_wrapped:
-            schema = {"type": "object", "properties": {"answer": schema}, "required": ["answer"]}
+            definitions: dict[str, Any] = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+            answer = {name: value for name, value in schema.items() if name not in definitions}
+            schema = {"type": "object", "properties": {"answer": answer}, "required": ["answer"], **definitions}
         tool: dict[str, Any] = {"name": name, "description": "Give the final answer.", "input_schema": schema}
         if isinstance(named.get("description"), str):
             tool["description"] = f"Give the final answer: {named['description']}"

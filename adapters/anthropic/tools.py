@@ -52,7 +52,10 @@ def _function(tool: Mapping[str, Any], pointer: str, plan: Plan) -> dict[str, An
     if not parameters:
         schema: dict[str, Any] = {"type": "object", "properties": {}}
     else:
-        schema, losses = for_anthropic_input(parameters, place)
+        try:
+            schema, losses = for_anthropic_input(parameters, place)
+        except ValueError as error:
+            raise refusal(place, f"this schema cannot be used: {error}") from None
         plan.losses += losses
     if function.get("strict"):
         strict = closed(schema, place)
@@ -61,19 +64,17 @@ def _function(tool: Mapping[str, Any], pointer: str, plan: Plan) -> dict[str, An
             schema = strict.schema
             plan.losses += strict.losses
         else:
-            plan.lose(pointer + "/function/strict", "dropped")
+            plan.lose(pointer + "/function/strict", "dropped", "Claude is not held to schemas like this one")
     encoded["input_schema"] = schema
     return encoded
 
 
 def closed(schema: dict[str, Any], pointer: str) -> Fitted | None:
-    """The schema as structured outputs take it; None where it needs what they have not, an object of any keys."""
+    """The schema as structured outputs take it; None where it needs what they have not."""
     try:
-        fitted = for_anthropic_output(schema, pointer)
+        return for_anthropic_output(schema, pointer)
     except ValueError as error:
         raise refusal(pointer, f"this schema cannot be used: {error}") from None
-    is_open = any(loss.pointer.endswith("/additionalProperties") for loss in fitted.losses)
-    return None if is_open else fitted
 
 
 def _custom(tool: Mapping[str, Any], pointer: str, plan: Plan) -> dict[str, Any]:

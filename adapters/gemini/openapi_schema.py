@@ -7,19 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gw.json_schema import (
-    MAX_DEPTH,
-    Fitted,
-    Schema,
-    const_as_enum,
-    escape,
-    merge_all_of,
-    move_to_description,
-    resolve,
-    walk,
-    without,
-)
+from gw.json_schema import Fitted, const_as_enum, move_to_description, walk
 from gw.message import Loss
+from gw.schema_merging import Merging
+from gw.schema_parts import MAX_DEPTH, Schema, escape, resolve, without
 
 _MAX_INLINE = 2_000  # sub-schemas after references are put in place: a small schema may unfold without end
 
@@ -43,10 +34,11 @@ _FORMATS = ("float", "double", "int32", "int64", "enum", "date-time")
 
 
 def _openapi(schema: Schema, pointer: str, losses: list[Loss]) -> Schema:
-    if "allOf" in schema and isinstance(schema["allOf"], list):
-        schema = merge_all_of(schema, pointer, losses)
-    if "oneOf" in schema and "anyOf" not in schema:
-        schema = {**without(schema, "oneOf"), "anyOf": schema["oneOf"]}
+    if not schema.keys().isdisjoint(("allOf", "anyOf", "oneOf")):
+        merging = Merging(schema, losses)
+        schema = merging.distributed(merging.folded(schema, pointer), pointer)
+        if "oneOf" in schema and "anyOf" not in schema:
+            schema = {**without(schema, "oneOf"), "anyOf": schema["oneOf"]}
     if isinstance(schema.get("type"), list):
         schema = _types_as_choice(schema)
     if isinstance(schema.get("anyOf"), list):

@@ -14,8 +14,9 @@ import orjson
 from gw.adapters.gemini.draft import Draft
 from gw.adapters.gemini.openapi_schema import for_openapi
 from gw.chat_parts import refusal
-from gw.json_schema import Fitted, Schema, for_gemini
+from gw.json_schema import Fitted, for_gemini
 from gw.message import Loss
+from gw.schema_parts import Schema
 
 _CUSTOM_INPUT = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
 _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
