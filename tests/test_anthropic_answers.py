@@ -11,6 +11,7 @@ from gw.errors import UpstreamError, UpstreamProtocolError, can_fall_back, can_r
 from gw.message import Headers
 from tests.anthropic_fakes import (
     block_events,
+    body_of,
     codec_of,
     ending,
     message_of,
@@ -147,7 +148,14 @@ def test_citations_with_an_address_are_annotations_of_their_text() -> None:
     )
     chunks = streamed(live(), message_start(), *text_events(0, "A"), *events, *ending())
     found = [c["delta"]["annotations"] for chunk in chunks for c in chunk["choices"] if "annotations" in c["delta"]]
-    assert found == [[{"type": "url_citation", "url_citation": wanted}]]
+    assert found == [[{"index": 0, "type": "url_citation", "url_citation": wanted}]]
+
+
+def test_an_answer_with_citations_comes_back_without_loss() -> None:
+    blocks = [{"type": "text", "text": "cited", "citations": [CITATION]}]
+    message = whole(codec_of({"messages": [user()]}), blocks)["message"]
+    body = body_of({"messages": [user(), message, user()]})
+    assert body["messages"][1]["content"] == [{"type": "text", "text": "cited"}]
 
 
 # --- usage --------------------------------------------------------------------------------------------------------

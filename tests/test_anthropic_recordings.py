@@ -6,13 +6,16 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+import orjson
 import pytest
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletionChunk
 
 from gw.adapters.anthropic import Anthropic, AnthropicCodec
 from gw.errors import UpstreamError, UpstreamProtocolError, UpstreamRefused
 from gw.message import Request
 from gw.signatures import MemorySignatures
-from tests.anthropic_fakes import request_of, user
+from tests.anthropic_fakes import codec_of, request_of, user
 from tests.recordings import Case, Reading, cases, check, check_laws, cuts, read_chunks, read_completion
 
 CASES = cases("anthropic-messages")
@@ -55,6 +58,27 @@ def test_a_recorded_stream_reads_as_expected(case: Case) -> None:
     chunks, codec = read_in(case, case.body)
     check_laws(chunks)
     check_case(read_chunks(chunks), codec, case)
+
+
+@pytest.mark.parametrize("case", STREAMS, ids=repr)
+def test_openais_own_client_puts_a_recorded_stream_together_and_sends_it_back(case: Case) -> None:
+    chunks, _ = read_in(case, case.body)
+    state = ChatCompletionStreamState()
+    for chunk in chunks:
+        list(state.handle_chunk(ChatCompletionChunk.model_validate(chunk)))
+    message: dict[str, Any] = state.get_final_completion().choices[0].message.to_dict()
+    reading = read_chunks(chunks)
+    assert (message.get("content") or "") == reading.text
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    assert (message["annotations"] or []) == [one for delta in deltas for one in delta.get("annotations", ())]
+
+    codec = codec_of({"messages": [user(), {name: message[name] for name in message.keys() - {"tool_calls"}}, user()]})
+    blocks = [block for turn in orjson.loads(codec.wire.content)["messages"] for block in turn["content"]]
+    thoughts = [block for block in blocks if "thinking" in block["type"]]
+    signatures = [f"redacted:{one['data']}" if "data" in one else one["signature"] for one in thoughts]
+    assert signatures == reading.signatures
+    assert "".join(one.get("thinking", "") for one in thoughts) == reading.reasoning
+    assert [loss.pointer for loss in codec.losses if loss.pointer != "/messages/1"] == []
 
 
 @pytest.mark.parametrize("case", STREAMS, ids=repr)

@@ -117,6 +117,12 @@ def detail(**fields: Any) -> dict[str, Any]:
             detail(type="reasoning.text", text="m."),
             detail(type="reasoning.encrypted", data="D1", index=1),
         ]},
+        {"reasoning_details": [  # the format once, and as a client that joins texts makes it of several
+            detail(type="reasoning.text", text="H"),
+            {"type": "reasoning.text", "text": "m.", "index": 0},
+            {"type": "reasoning.text", "signature": "S1", "index": 0},
+            detail(type="reasoning.encrypted", data="D1", index=1, format=FORMAT * 3),
+        ]},
         {"thinking_blocks": [THOUGHT | {"index": 4}, HIDDEN]},
     ],
 )  # fmt: skip

@@ -11,13 +11,14 @@ from gw.adapters.anthropic.thinking import arranged, signed_blocks
 from gw.chat_parts import arguments_of, check_tool_results, parts_of, refusal, safe_tool_id
 
 # What each role's message may hold and is carried over, or says nothing that could be lost.
+_FOR_READERS = {"annotations", "extra_content"}  # of an answer, or for the provider that gave it
 _REASONING = {"reasoning_content", "reasoning", "reasoning_details", "thinking_blocks"}
 _KNOWN = {
     "system": frozenset({"role", "content", "cache_control"}),
     "developer": frozenset({"role", "content", "cache_control"}),
     "user": frozenset({"role", "content", "cache_control"}),
     "tool": frozenset({"role", "content", "cache_control", "tool_call_id", "is_error"}),
-    "assistant": frozenset({"role", "content", "cache_control", "refusal", "tool_calls", *_REASONING}),
+    "assistant": frozenset({"role", "content", "cache_control", "refusal", "tool_calls", *_REASONING, *_FOR_READERS}),
 }
 
 

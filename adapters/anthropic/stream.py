@@ -59,6 +59,7 @@ class EventReader:
     """One stream's events, read in order. Raises UpstreamProtocolError for an order that the API does not have."""
 
     __slots__ = (
+        "_annotations",
         "_blocks",
         "_call_ids",
         "_calls",
@@ -84,6 +85,7 @@ class EventReader:
         self._plan = plan
         self._summary = summary
         self._out: list[Chunk] = []
+        self._annotations = 0  # sent so far
         self._blocks: dict[Any, _Block] = {}
         self._calls = 0
         self._call_ids: list[str] = []
@@ -262,7 +264,7 @@ class EventReader:
         self._summary.output_characters += len(text)
         if self._plan.hides_reasoning:
             return
-        detail = {"type": "reasoning.text", "text": text, "format": FORMAT, "index": event.get("index") or 0}
+        detail = _fragment({"text": text}, len(block.pieces) == 1, event)
         self._send({"reasoning_content": text, "reasoning_details": [detail]})
 
     def _reasoning_details(self, detail: dict[str, Any]) -> None:
@@ -299,12 +301,14 @@ class EventReader:
             signature = block.signature
             self._signed.append({"type": "thinking", "thinking": "".join(block.pieces), "signature": signature})
             if signature:
-                detail = {"type": "reasoning.text", "signature": signature, "format": FORMAT, "index": index or 0}
-                self._reasoning_details(detail)
+                self._reasoning_details(_fragment({"signature": signature}, not block.pieces, event))
         elif block.citations:
             annotations = annotations_of(block.citations, block.start, self._text_length)
             if annotations:
-                self._send({"annotations": annotations})
+                # OpenAI's own client puts the pieces of a list together by their index.
+                numbered = [{"index": at} | one for at, one in enumerate(annotations, self._annotations)]
+                self._annotations += len(annotations)
+                self._send({"annotations": numbered})
 
     def _call_stop(self, block: _Block) -> None:
         plan = self._plan
@@ -318,6 +322,15 @@ class EventReader:
             self._send_call(block.index, {"function": {"arguments": arguments}})
         else:
             self._send_call(block.index, call_of(block.name, block.call_id, arguments, plan))
+
+
+def _fragment(part: dict[str, str], is_first: bool, event: dict[str, Any]) -> dict[str, Any]:
+    """A part of a thought. Clients join the texts of the fragments with one index, so the format is said once."""
+    detail: dict[str, Any] = {"type": "reasoning.text"} | part
+    if is_first:
+        detail["format"] = FORMAT
+    detail["index"] = event.get("index") or 0
+    return detail
 
 
 _HANDLERS: dict[str, Callable[[EventReader, dict[str, Any]], None]] = {

@@ -70,14 +70,18 @@ def arranged(signed: Signed, texts: list[dict[str, Any]], uses: list[dict[str, A
 def _from_details(details: Any) -> Signed:
     """OpenRouter's shape back to blocks; the fragments of one block share an `index` and are put together.
 
+    The first of them says the format; a client that joins texts may have it there several times over.
     The index is that of the block in Claude's answer: a gap is where text stood between two thoughts.
     """
     merged: dict[int | str, dict[str, Any]] = {}
     for at, detail in enumerate(details if isinstance(details, list) else ()):
-        if not isinstance(detail, dict) or detail.get("format") != FORMAT:
+        if not isinstance(detail, dict):
             continue
         index, text, signature = detail.get("index"), detail.get("text"), detail.get("signature")
         key = index if isinstance(index, int) else f"at {at}"
+        form = detail.get("format")
+        if not (str(form).startswith(FORMAT) or (form is None and key in merged)):
+            continue
         if detail.get("type") == "reasoning.encrypted":
             merged[key] = {"type": "redacted_thinking", "data": detail.get("data")}
             continue
