@@ -52,7 +52,7 @@ TOO_LONG = (
     r"|prompt is too long|input is too long|available context size|maximum number of tokens allowed"
     r"|input token count .{0,40}exceeds|too many (?:input )?tokens|longer than the model's context"
 )
-FILTERED = r"(?i)content management policy|input was flagged|flagged by (?:our )?moderation"
+FILTERED = r"(?i)content (?:management|filtering) policy|input was flagged|flagged by (?:our )?moderation"
 NO_MONEY = (
     r"(?i)exceeded your current quota|insufficient (?:balance|credits|funds|quota)|credit balance is too low"
     r"|billing hard limit|more credits"

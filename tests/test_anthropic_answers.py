@@ -253,12 +253,10 @@ def test_an_error_in_place_of_a_stream_is_an_error(body: bytes) -> None:
     "events",
     [
         [message_start(), message_start()],
-        [message_start(), *text_events(0, "A"), *ending(), message_start()],
         [*text_events(0, "A")],
         [message_start(), {"type": "content_block_stop", "index": 0}],
         [message_start(), {"type": "content_block_delta", "index": 4, "delta": {"type": "input_json_delta"}}],
         [message_start(), {"type": "message_stop"}],
-        [message_start(), *ending(), {"type": "message_stop"}],
         [message_start(), {"type": "message_delta", "delta": "x"}],
         [
             message_start(),
@@ -311,6 +309,8 @@ def failure(status: int, kind: str, message: str, **headers: str) -> UpstreamErr
         (400, "invalid_request_error", "messages: bad", 400, None, "refused"),
         (400, "invalid_request_error", "prompt is too long: 9 tokens > 8 maximum",
          400, "context_length_exceeded", "context_length"),
+        (400, "invalid_request_error", "Output blocked by content filtering policy",
+         400, "content_policy_violation", "content_filter"),
         (400, "invalid_request_error", "Your credit balance is too low", 429, "insufficient_quota", "quota"),
         (401, "authentication_error", "invalid x-api-key", 502, "upstream_auth_error", "dead_key"),
         (402, "billing_error", "pay first", 429, "insufficient_quota", "quota"),
