@@ -12,7 +12,7 @@ from gw.adapters.anthropic import Anthropic, AnthropicCodec
 from gw.errors import UpstreamError, can_retry
 from gw.message import Headers
 from gw.signatures import MemorySignatures
-from tests.anthropic_fakes import codec_of, request_of, user
+from tests.anthropic_fakes import codec_of, ending, message_start, request_of, sse, text_events, user
 from tests.recordings import read_chunks, read_completion
 
 THOUGHTS = [{"type": "thinking", "thinking": f"Hm {at}.", "signature": f"sig-{at}"} for at in range(3)]
@@ -154,6 +154,27 @@ def test_a_codec_is_done_at_message_stop_or_at_an_error() -> None:
     assert broken.is_done
     with pytest.raises(UpstreamError):
         broken.finish()
+
+
+LATE: list[dict[str, Any]] = [
+    {"type": "message_stop"},
+    {"type": "ping"},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "late"}},
+    {"type": "message_start", "message": {"usage": USAGE}},
+    {"type": "error", "error": {"type": "overloaded_error", "message": "late"}},
+]
+
+
+@pytest.mark.parametrize("late", [*([one] for one in LATE), LATE], ids=[*(one["type"] for one in LATE), "all"])
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_what_follows_the_end_is_nothing_whenever_it_comes(late: list[dict[str, Any]], is_cut: bool) -> None:
+    told = sse(message_start(), *text_events(0, "A", "B", "C"), *ending())
+    alone, codec = (codec_of({"messages": [user()], "stream": True}) for _ in range(2))
+    wanted = [chunk.raw for chunk in (*alone.feed(told), *alone.finish())]
+    pieces = [told, sse(*late)] if is_cut else [told + sse(*late)]
+    assert [chunk.raw for piece in pieces for chunk in codec.feed(piece)] == wanted
+    assert list(codec.finish()) == []
+    assert codec.summary == alone.summary
 
 
 # --- in one piece -------------------------------------------------------------------------------------------------

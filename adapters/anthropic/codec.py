@@ -110,6 +110,8 @@ class AnthropicCodec:
             self._next = None
         if self._failure is not None:
             raise self._failure
+        if self._reader.is_complete:
+            return ()
         chunks = Chunks()
         try:
             self._take(self._decoder.resumed(data), chunks)
@@ -148,6 +150,9 @@ class AnthropicCodec:
                 if text and is_between and len(events) == 1 and not decoder.is_inside:
                     self._learn(piece, text, taken)
                 chunks.add(taken)
+            if reader.is_complete:  # what may follow depends on when it is read: nobody is told of it
+                self._template = None
+                return
             position = end
 
     def _learn(self, event: bytes, text: str, chunks: list[Chunk]) -> None:
@@ -180,8 +185,8 @@ class AnthropicCodec:
         return from_answer(status, headers, content, backend=self._backend, secrets=self._secrets, now=self._timestamp)
 
     def _read(self, event: Event) -> str:
-        """Take in one event; the text where it is nothing but a piece of that."""
-        if event.data == b"[DONE]":  # Claude does not send it; a gateway in between may
+        """Take in one event; the text where it is nothing but a piece of that. Behind the end nothing counts."""
+        if self._reader.is_complete or event.data == b"[DONE]":  # Claude does not send it; a gateway in between may
             return ""
         try:
             value = _value_of(event.data)

@@ -170,7 +170,7 @@ class EventReader:
             self._summary.usage = usage_of(self._usage)
 
     def _message_stop(self, event: dict[str, Any]) -> None:
-        if not self._is_started or self._stop is None or self.is_complete:
+        if not self._is_started or self._stop is None:
             raise UpstreamProtocolError("the message stops without having begun, or without saying why")
         plan, summary = self._plan, self._summary
         native = self._stop["stop_reason"]
