@@ -14,10 +14,13 @@ from tests.anthropic_fakes import (
     BUDGET,
     OLD,
     body_of,
+    called,
     codec_of,
     encoded,
+    function,
     pointers,
     request_of,
+    result,
     user,
 )
 
@@ -150,7 +153,11 @@ def test_a_user_is_named_unless_that_names_a_person(user_id: str, is_sent: bool)
 
 
 def test_a_safety_identifier_stands_before_the_user() -> None:
-    assert body_of(chat(user="a", safety_identifier="b"))["metadata"] == {"user_id": "b"}
+    body, losses = encoded(chat(user="a", safety_identifier="b"))
+    assert body["metadata"] == {"user_id": "b"}
+    assert pointers(losses) == [("/user", "dropped")]
+    assert body_of(chat(user="b", safety_identifier="b"))["metadata"] == {"user_id": "b"}
+    assert body_of(chat(user="a"))["metadata"] == {"user_id": "a"}
 
 
 @pytest.mark.parametrize(
@@ -216,3 +223,35 @@ def test_web_search_becomes_anthropics_own_tool() -> None:
     location = {"type": "approximate", "city": "Paris", "country": "FR"}
     assert body["tools"] == [{"type": "web_search_20250305", "name": "web_search", "user_location": location}]
     assert "tool_choice" not in body
+
+
+def test_what_the_search_cannot_be_told_is_dropped() -> None:
+    assert body_of(chat(web_search_options={"search_context_size": "medium"}))["tools"]
+    _, losses = encoded(chat(web_search_options={"search_context_size": "high", "user_location": "Paris"}))
+    assert pointers(losses) == [
+        ("/web_search_options/search_context_size", "dropped"),
+        ("/web_search_options/user_location", "dropped"),
+    ]
+
+
+HISTORY = [user(), called(("c1", "look", "{}")), result("c1"), {"role": "assistant", "content": "So."}, user("Search")]
+FORM = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object", "properties": {}}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "losses"),
+    [
+        ({"messages": HISTORY}, [("/tools", "emulated")]),
+        ({"tools": [function()], "tool_choice": "none"}, [("/tool_choice", "emulated")]),
+        ({"response_format": FORM}, [("/response_format", "emulated")]),
+        ({"response_format": FORM, "tools": [function()]}, [("/response_format", "emulated")]),
+    ],
+    ids=["history", "none", "form", "form and tools"],
+)
+def test_a_search_that_is_asked_for_can_run(fields: dict[str, Any], losses: list[tuple[str, str]]) -> None:
+    body, told = encoded(chat(**{"web_search_options": {}} | fields), OLD)
+    assert body["tools"][-1]["name"] == "web_search"
+    assert body.get("tool_choice", {"type": "auto"})["type"] == "auto"
+    if "response_format" not in fields:
+        assert "no tool but web_search" in body["system"][-1]["text"]
+    assert pointers(told) == losses

@@ -264,6 +264,14 @@ def test_an_emulated_schema_leaves_the_clients_tools_their_turn() -> None:
     assert choice["finish_reason"] == "tool_calls"
 
 
+def test_one_call_at_a_time_is_kept_beside_an_emulated_schema() -> None:
+    body, _ = encoded(chat(response_format=form(), tools=TOOLS, parallel_tool_calls=False), OLD)
+    assert body["tool_choice"] == {"type": "any", "disable_parallel_tool_use": True}
+    functions = [tool["function"] for tool in TOOLS]
+    body, _ = encoded(chat(response_format=form(), functions=functions), OLD)
+    assert body["tool_choice"] == {"type": "any", "disable_parallel_tool_use": True}
+
+
 def test_a_tool_that_the_client_forces_stands_before_the_form() -> None:
     body, _ = encoded(chat(response_format=form(), tools=TOOLS, tool_choice=NAMED), OLD)
     assert body["tool_choice"] == {"type": "tool", "name": "a"}

@@ -102,13 +102,19 @@ def encode(chat: Mapping[str, Any], plan: Plan, model: str, max_tokens: int | No
     tools, choice, instruction = choose(chat, tools, thinking.is_on, plan)
     if is_tools_stubbed:
         choice, instruction = {"type": "none"}, ""
-    form = _Form(chat.get("response_format"), tools, choice, thinking.is_on, plan)
+    search = chat.get("web_search_options")
+    if search is not None and choice is not None and choice["type"] == "none":
+        choice, instruction = None, "Call no tool but web_search."  # "none" would forbid that too
+        if not is_tools_stubbed:
+            plan.lose("/tool_choice", "emulated", "Claude is told to call none of them, and may search")
+    # A call that is forced is no search: the form then is asked for in words.
+    form = _Form(chat.get("response_format"), tools, choice, thinking.is_on or search is not None, plan)
     system = conversation.system
     for text in (instruction, form.instruction):
         if text:
             system.append({"type": "text", "text": text})
-    if chat.get("web_search_options") is not None:
-        form.tools.append(web_search(chat["web_search_options"]))
+    if search is not None:
+        form.tools.append(web_search(search, plan))
     if plan.marked:
         plan.limit_marks()
     body: dict[str, Any] = {"model": model, "max_tokens": limit or default_limit(max_tokens, thinking.budget, plan)}
@@ -172,15 +178,19 @@ def _thinking(chat: Mapping[str, Any], limit: int | None, conversation: Conversa
 
 
 def _metadata(chat: Mapping[str, Any], plan: Plan) -> dict[str, Any] | None:
+    sent: dict[str, Any] | None = None
     for name in ("safety_identifier", "user"):
         user = chat.get(name)
-        if not user:
+        if not user or (sent is not None and sent["user_id"] == user):
+            continue
+        if sent is not None:
+            plan.lose("/" + name, "dropped", "Claude is told of one user, and that is the safety_identifier")
             continue
         if not isinstance(user, str) or len(user) > _MAX_USER_ID or _PERSONAL.fullmatch(user.strip()):
             plan.lose("/" + name, "dropped", "an e-mail address, a telephone number or too long")
             continue
-        return {"user_id": user}
-    return None
+        sent = {"user_id": user}
+    return sent
 
 
 def _service_tier(chat: Mapping[str, Any], plan: Plan) -> str | None:
@@ -217,9 +227,10 @@ class _Form:
         form: Any,
         tools: list[dict[str, Any]],
         choice: dict[str, Any] | None,
-        is_thinking: bool,
+        is_free: bool,
         plan: Plan,
     ) -> None:
+        """`is_free`: no call may be forced."""
         self.tools = tools
         self.choice = choice
         self.instruction = ""
@@ -233,11 +244,11 @@ class _Form:
             self.instruction = "Answer with one JSON object and nothing else: no prose, no code fence."
             plan.lose("/response_format", "emulated", "asked for in words")
         elif kind == "json_schema" and isinstance(form.get("json_schema"), dict):
-            self._use_schema(form["json_schema"], is_thinking, plan)
+            self._use_schema(form["json_schema"], is_free, plan)
         else:
             raise refusal("/response_format/type", "response_format is text, json_object or json_schema with a schema")
 
-    def _use_schema(self, named: Mapping[str, Any], is_thinking: bool, plan: Plan) -> None:
+    def _use_schema(self, named: Mapping[str, Any], is_free: bool, plan: Plan) -> None:
         pointer = "/response_format/json_schema/schema"
         schema = named.get("schema")
         if not isinstance(schema, dict):
@@ -248,7 +259,7 @@ class _Form:
         if fitted is not None:
             self._native = {"type": "json_schema", "schema": fitted.schema}
             plan.losses += fitted.losses
-        elif plan.model.has("forced_tool") and not is_thinking and self._may_force():
+        elif plan.model.has("forced_tool") and not is_free and self._may_force():
             self._use_tool(named, schema, plan)
         else:
             text = orjson.dumps(schema).decode()
@@ -279,7 +290,10 @@ class _Form:
             tool["description"] = f"Give the final answer: {named['description']}"
         others = self.tools if self.choice is None or self.choice["type"] == "auto" else []
         self.tools = [*self.tools, tool]
-        self.choice = {"type": "any"} if others else {"type": "tool", "name": name}
+        forced: dict[str, Any] = {"type": "any"} if others else {"type": "tool", "name": name}
+        if self.choice is not None and self.choice.get("disable_parallel_tool_use"):
+            forced["disable_parallel_tool_use"] = True
+        self.choice = forced
         plan.lose("/response_format", "emulated", "the answer is the input of a tool that Claude must call")
 
     def output_config(self, thinking: Thinking) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from gw.adapters.anthropic.plan import Plan
 from gw.chat_parts import refusal
 from gw.json_schema import Fitted, for_anthropic_input, for_anthropic_output
+from gw.schema_parts import escape
 
 _SERVER_TOOL = re.compile(r"[a-z_]+_20\d{6}")  # Anthropic's own tools carry the date of their version
 
@@ -101,12 +102,14 @@ def stub_tools(names: Sequence[str], plan: Plan) -> list[dict[str, Any]]:
     return [{"name": plan.wire_name(name), "input_schema": {"type": "object", "properties": {}}} for name in names]
 
 
-def web_search(options: Any) -> dict[str, Any]:
+def web_search(options: Any, plan: Plan) -> dict[str, Any]:
     """`web_search_options` as Anthropic's own search tool."""
     tool: dict[str, Any] = {"type": "web_search_20250305", "name": "web_search"}
-    location = options.get("user_location") if isinstance(options, dict) else None
-    if isinstance(location, dict) and isinstance(location.get("approximate"), dict):
-        tool["user_location"] = {"type": "approximate", **location["approximate"]}
+    for name, value in options.items() if isinstance(options, dict) else ():
+        if name == "user_location" and isinstance(value, dict) and isinstance(value.get("approximate"), dict):
+            tool["user_location"] = {"type": "approximate", **value["approximate"]}
+        elif value is not None and (name, value) != ("search_context_size", "medium"):  # the default
+            plan.lose(f"/web_search_options/{escape(name)}", "dropped", "Claude's web search has no such setting")
     return tool
 
 
