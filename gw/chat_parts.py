@@ -20,6 +20,8 @@ import orjson
 from gw.errors import InvalidRequest
 from gw.provider_json import read_exactly
 
+CACHE_MARKS = ("cache_control", "prompt_cache_breakpoint")  # Claude's and OpenAI's, on parts of content
+
 
 def refusal(pointer: str, message: str, *, code: str = "invalid_value") -> InvalidRequest:
     """The 400 for a field given by its JSON pointer."""

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from gw.losses import escape
 from gw.message import Loss
 from gw.schema_merging import Merging
-from gw.schema_parts import MAX_DEPTH, References, Schema, escape, table, without
+from gw.schema_parts import MAX_DEPTH, References, Schema, table, without
 
 
 class Fitted(NamedTuple):

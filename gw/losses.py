@@ -12,7 +12,7 @@ from gw.message import Loss
 MAX_HEADER = 2048  # bytes of one header; beyond it the pointers are counted
 
 # Values that ask for nothing beside what is done anyway; elsewhere 0 and false may: seed, enable_thinking.
-_SILENT: Mapping[str, Any] = {
+NEUTRAL: Mapping[str, Any] = {
     "store": False,
     "logprobs": False,
     "top_logprobs": 0,
@@ -25,14 +25,19 @@ _SILENT: Mapping[str, Any] = {
 _EMPTY: tuple[Any, ...] = (None, [], {}, "")
 
 
+def escape(name: str) -> str:
+    """A name as one step of a JSON pointer (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1") if "~" in name or "/" in name else name
+
+
 def unknown_fields(chat: Mapping[str, Any], known: Set[str]) -> Iterator[str]:
     """Pointers to the fields of a chat request that ask for something and are not among those an adapter reads."""
     for name, value in chat.items():
-        if name in known or (name in _SILENT and value == _SILENT[name]):
+        if name in known or (name in NEUTRAL and value == NEUTRAL[name]):
             continue
         if value in _EMPTY and (value is None or name != "web_search_options"):  # which is a wish when it is empty, too
             continue
-        yield "/" + name.replace("~", "~0").replace("/", "~1")
+        yield f"/{escape(name)}"
 
 
 def judge(backend: Backend, losses: Sequence[Loss]) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import orjson
 
-from gw.schema_parts import Schema, escape, resolve
+from gw.losses import escape
+from gw.schema_parts import Schema, is_number, resolve
 
 MAX_REFERENCES = 32  # followed for one value: a cycle that takes nothing of the value would never end
 MAX_DEPTH = 128  # of nested values; what lies deeper is let through
@@ -122,18 +123,14 @@ def _listed(schema: Schema, keyword: str) -> list[Any]:
 # --- one keyword, one value -----------------------------------------------------------------------------------------
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 _TYPES: Mapping[str, Callable[[Any], bool]] = {
     "object": lambda value: isinstance(value, dict),
     "array": lambda value: isinstance(value, list),
     "string": lambda value: isinstance(value, str),
     "boolean": lambda value: isinstance(value, bool),
     "null": lambda value: value is None,
-    "number": _is_number,
-    "integer": lambda value: _is_number(value) and value == int(value),
+    "number": is_number,
+    "integer": lambda value: is_number(value) and value == int(value),
 }
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from gw.losses import escape
 from gw.message import Loss
-from gw.schema_parts import MAX_DEPTH, References, Schema, escape, resolve, several, table, without
+from gw.schema_parts import MAX_DEPTH, References, Schema, is_number, resolve, several, table, without
 
 _UNFOLDED = 500  # references put in their place in one schema: a small schema may unfold without end
 _PRODUCT = 64  # branches of two choices that hold at once
@@ -196,9 +197,9 @@ class Merging:
                 return self._product(first, second, pointer)
         if keyword == "additionalProperties" and (isinstance(first, bool) or isinstance(second, bool)):
             return first is not False and second is not False and (second if first is True else first)
-        if keyword in _LEAST and _is_number(first) and _is_number(second):
+        if keyword in _LEAST and is_number(first) and is_number(second):
             return max(first, second)
-        if keyword in _MOST and _is_number(first) and _is_number(second):
+        if keyword in _MOST and is_number(first) and is_number(second):
             return min(first, second)
         both: Any = None
         if keyword == "type":
@@ -268,10 +269,6 @@ def _common_type(first: Any, second: Any) -> Any:
     both = [kind for kind in mine if kind in others or (kind == "integer" and "number" in others)]
     both += [kind for kind in others if kind == "integer" and "number" in mine and kind not in mine]
     return both[0] if len(both) == 1 else both or None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _union(objects: list[Schema]) -> Schema:

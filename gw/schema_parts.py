@@ -26,6 +26,11 @@ def resolve(root: Schema, reference: Any) -> Schema | None:
     return found if isinstance(found, dict) else None
 
 
+def is_number(value: Any) -> bool:
+    """Whether JSON would call it a number: no boolean is one."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def table(value: Any) -> dict[str, Any]:
     """A keyword's value where it must be an object; what is none counts for nothing."""
     return value if isinstance(value, dict) else {}
@@ -38,10 +43,6 @@ def several(value: Any) -> list[Any]:
 
 def without(schema: Schema, *keywords: str) -> Schema:
     return {name: value for name, value in schema.items() if name not in keywords}
-
-
-def escape(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1") if "~" in name or "/" in name else name
 
 
 class References:

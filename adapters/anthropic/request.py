@@ -18,6 +18,7 @@ from gw.adapters.anthropic.thinking import Thinking, asked_thinking, without
 from gw.adapters.anthropic.tools import choose, closed, encode_tools, stub_tools, web_search
 from gw.chat_parts import is_deprecated, refusal, with_tools
 from gw.json_schema import may_be_input
+from gw.losses import NEUTRAL, escape
 
 # Fields that are carried over, or that are the gateway's own business.
 _KNOWN = frozenset(
@@ -58,19 +59,7 @@ _PLAIN = frozenset(
     | {"session_id"}
 )
 # Values that say nothing: leaving them out loses nothing.
-_HARMLESS: dict[str, tuple[Any, ...]] = {
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "store": (False,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
-    "metadata": ({},),
-    "verbosity": ("medium",),
-    "repetition_penalty": (1,),
-    "min_p": (0,),
-    "prompt_cache_key": ("",),
-}
+_HARMLESS: dict[str, Any] = {**NEUTRAL, "logit_bias": {}, "metadata": {}, "prompt_cache_key": ""}
 _FIXED = ("model", "stream", "messages")  # what the `anthropic` field may not replace
 # E-mail addresses and telephone numbers are refused as metadata.user_id.
 _PERSONAL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+|\+?[\d\s().-]{7,20}")
@@ -146,8 +135,8 @@ def _put(body: dict[str, Any], name: str, value: Any) -> None:
 
 def _tell_unknown(chat: Mapping[str, Any], plan: Plan) -> None:
     for name, value in chat.items():
-        if name not in _KNOWN and value is not None and value not in _HARMLESS.get(name, ()):
-            plan.lose("/" + name.replace("~", "~0").replace("/", "~1"), "dropped")
+        if name not in _KNOWN and value is not None and not (name in _HARMLESS and value == _HARMLESS[name]):
+            plan.lose(f"/{escape(name)}", "dropped")
 
 
 def _refuse_impossible(chat: Mapping[str, Any], plan: Plan) -> None:

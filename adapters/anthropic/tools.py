@@ -9,7 +9,7 @@ from typing import Any
 from gw.adapters.anthropic.plan import Plan
 from gw.chat_parts import refusal
 from gw.json_schema import Fitted, for_anthropic_input, for_anthropic_output
-from gw.schema_parts import escape
+from gw.losses import escape
 
 _SERVER_TOOL = re.compile(r"[a-z_]+_20\d{6}")  # Anthropic's own tools carry the date of their version
 

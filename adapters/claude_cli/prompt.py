@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gw.chat_parts import (
+    CACHE_MARKS,
     Media,
     arguments_of,
     check_tool_results,
@@ -33,7 +34,6 @@ _KNOWN = frozenset(
     {"role", "content", "tool_calls", "tool_call_id", "refusal", "is_error", "annotations", "extra_content"}
     | {"reasoning_content", "reasoning", "provider_specific_fields"}
 )
-_MARKS = ("cache_control", "prompt_cache_breakpoint")
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
 
 
@@ -183,7 +183,7 @@ def _blocks(content: Any, pointer: str, losses: list[Loss]) -> list[dict[str, An
     for index, part in enumerate(parts_of(content, pointer)):
         place = f"{pointer}/{index}"
         kind = part.get("type")
-        losses += [Loss(f"{place}/{mark}", "dropped") for mark in _MARKS if part.get(mark)]
+        losses += [Loss(f"{place}/{mark}", "dropped") for mark in CACHE_MARKS if part.get(mark)]
         if kind in ("text", "refusal"):
             text = part.get(kind) or ""
             if text.strip():

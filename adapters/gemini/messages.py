@@ -14,7 +14,7 @@ import orjson
 from gw.adapters.gemini.draft import Draft
 from gw.adapters.gemini.media import media_part
 from gw.adapters.gemini.signatures import SKIP, UNSIGNED, Mark, Signed, read_signed
-from gw.chat_parts import arguments_of, check_tool_results, parts_of, refusal, text_of
+from gw.chat_parts import CACHE_MARKS, arguments_of, check_tool_results, parts_of, refusal, text_of
 
 Part = dict[str, Any]
 Content = dict[str, Any]
@@ -105,7 +105,7 @@ def _system_texts(message: Mapping[str, Any], index: int, draft: Draft) -> list[
 
 
 def _tell_marks(part: Mapping[str, Any], pointer: str, draft: Draft) -> None:
-    for name in ("cache_control", "prompt_cache_breakpoint"):
+    for name in CACHE_MARKS:
         if part.get(name):
             draft.drop(f"{pointer}/{name}", f"{draft.provider} caches by itself")
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from gw.json_schema import Fitted, const_as_enum, move_to_description, walk
+from gw.losses import escape
 from gw.message import Loss
 from gw.schema_merging import Merging
-from gw.schema_parts import MAX_DEPTH, Schema, escape, resolve, without
+from gw.schema_parts import MAX_DEPTH, Schema, resolve, without
 
 _MAX_INLINE = 2_000  # sub-schemas after references are put in place: a small schema may unfold without end
 

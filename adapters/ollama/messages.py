@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gw.chat_parts import Media, arguments_of, names_by_call_id, parts_of, read_image, refusal
+from gw.chat_parts import CACHE_MARKS, Media, arguments_of, names_by_call_id, parts_of, read_image, refusal
 from gw.message import Loss
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
@@ -61,7 +61,7 @@ def _content(content: Any, pointer: str, losses: list[Loss]) -> tuple[str, list[
     texts, images = [], []
     for at, part in enumerate(parts_of(content, pointer)):
         place = f"{pointer}/{at}"
-        for mark in ("cache_control", "prompt_cache_breakpoint"):
+        for mark in CACHE_MARKS:
             if part.get(mark):
                 losses.append(Loss(f"{place}/{mark}", "dropped", "Ollama caches by itself"))
         kind = part.get("type")
