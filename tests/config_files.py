@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,15 @@ not_middleware = 5
 class Nobody:
     pass
 """
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command runs in a folder of its own, with no variables but these."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name not in ("PATH", "HOME", "TMPDIR"):
+            monkeypatch.delenv(name)
 
 
 def written(folder: Path, text: str, name: str = "gateway.toml") -> Path:

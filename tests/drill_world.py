@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,6 @@ from gw.config import Config, read
 
 ONE = '[backends.first]\nadapter = "openai"\nmodels = { "gpt-5-mini" = "gpt-5-mini" }\n'
 TWO = ONE + '[backends.second]\nadapter = "anthropic"\nmodels = { "gpt-5-mini" = "claude-opus-4-8" }\n'
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every drill runs in a folder of its own, with no variables but these."""
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name not in ("PATH", "HOME", "TMPDIR"):
-            monkeypatch.delenv(name)
 
 
 def config_of(text: str, **environ: str) -> Config:

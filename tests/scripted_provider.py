@@ -7,12 +7,14 @@ import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import TypeVar
 
 from gw.adapter import WireRequest, WireResponse
 from gw.backend import Timeouts
-from gw.upstream import HTTPTransport
+from gw.upstream import HTTPTransport, HTTPXTransport
 
+Closable = TypeVar("Closable", HTTPTransport, HTTPXTransport)
 Script = Callable[["Peer"], Awaitable[None]]
 SOON = 20.0  # seconds: what a test waits at most for something that comes at once
 
@@ -167,13 +169,18 @@ async def gone(peer: Peer) -> None:
 
 
 @asynccontextmanager
-async def scene(
-    *scripts: Script, clock: Callable[[], float] = time.monotonic
-) -> AsyncIterator[tuple[Provider, HTTPTransport]]:
-    provider, transport = Provider(*scripts), HTTPTransport(clock=clock)
+async def playing(transport: Closable, *scripts: Script) -> AsyncIterator[tuple[Provider, Closable]]:
+    """A provider that plays these scripts, and the transport to ask it by; both are closed."""
+    provider = Provider(*scripts)
     await provider.open()
     try:
         yield provider, transport
     finally:
         await transport.aclose()
         await provider.close()
+
+
+def scene(
+    *scripts: Script, clock: Callable[[], float] = time.monotonic
+) -> AbstractAsyncContextManager[tuple[Provider, HTTPTransport]]:
+    return playing(HTTPTransport(clock=clock), *scripts)

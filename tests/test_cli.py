@@ -11,18 +11,12 @@ from pathlib import Path
 import pytest
 
 from gw.cli import locate, main
+from tests.config_files import empty_folder
+
+__all__ = ["empty_folder"]
 
 PYTHON = sys.executable
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(autouse=True)
-def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every command runs in a folder of its own, with no variables but these."""
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name not in ("PATH", "HOME", "TMPDIR"):
-            monkeypatch.delenv(name)
 
 
 def run(*arguments: str, environ: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

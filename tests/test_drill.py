@@ -10,7 +10,8 @@ import pytest
 from gw.adapters.faulty import FAULTS
 from gw.adapters.faulty.acts import RETRY_AFTER
 from gw.cli.drill import drill
-from tests.drill_world import ONE, TWO, beside, config_of, drilled, empty_folder, of_mine, problems
+from tests.config_files import empty_folder
+from tests.drill_world import ONE, TWO, beside, config_of, drilled, of_mine, problems
 
 __all__ = ["empty_folder"]
 BENCH = [fault.name for fault in FAULTS[:16]]

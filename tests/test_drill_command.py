@@ -15,7 +15,8 @@ from gw.cli.drill import chosen
 from gw.cli.drill.plans import plan
 from gw.cli.drill.report import Progress
 from gw.errors import ConfigError
-from tests.drill_world import TWO, config_of, drilled, empty_folder
+from tests.config_files import empty_folder
+from tests.drill_world import TWO, config_of, drilled
 from tests.faults_world import ALONE, DIALECTS
 from tests.running import running, settings
 

@@ -12,9 +12,9 @@ import pytest
 
 from gw.adapters.openai import OpenAI, OpenAICodec
 from gw.backend import Backend
-from gw.document import Chunk
 from gw.errors import UpstreamError, UpstreamProtocolError
 from gw.message import Candidate
+from tests.codecs import read_all
 from tests.fakes import chat_request
 from tests.recordings import Case, cases, check, check_laws, cuts, read_chunks, read_completion
 
@@ -38,16 +38,9 @@ def open_codec(case: Case) -> OpenAICodec:
 
 def read_stream(case: Case, pieces: Iterable[bytes]) -> tuple[list[dict[str, Any]], UpstreamError | None]:
     """The chunks of a stream that arrives in these pieces, and the error that ended it."""
-    codec = open_codec(case)
-    chunks: list[Chunk] = []
-    error: UpstreamError | None = None
-    try:
-        for piece in pieces:
-            chunks += codec.feed(piece)
-        chunks += codec.finish()
-    except UpstreamError as failure:
-        error = failure
-    return [orjson.loads(chunk.raw) for chunk in chunks], error
+    chunks, error = read_all(open_codec(case), [*pieces])
+    assert error is None or isinstance(error, UpstreamError)
+    return chunks, error
 
 
 def check_stream(case: Case, pieces: Iterable[bytes]) -> list[dict[str, Any]]:

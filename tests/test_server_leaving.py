@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -21,6 +21,19 @@ def leave_by_reset(client: Client) -> None:
 
 def leave_by_close(client: Client) -> None:
     client.writer.close()
+
+
+class Waiting(Pieces):
+    """One that has nothing behind its first piece until it may go on."""
+
+    def __init__(self, go: asyncio.Event, pieces: Sequence[bytes]) -> None:
+        super().__init__(pieces)
+        self._go = go
+
+    async def read(self) -> bytes:
+        if self.reads == 1:
+            await self._go.wait()
+        return await super().read()
 
 
 LEAVE = pytest.mark.parametrize("leave", [leave_by_reset, leave_by_close])
@@ -139,13 +152,7 @@ def test_a_client_that_only_ended_its_sending_gets_its_stream_to_the_end() -> No
     async def main() -> None:
         go = asyncio.Event()
 
-        class Waiting(Pieces):
-            async def read(self) -> bytes:
-                if self.reads == 1:
-                    await go.wait()
-                return await super().read()
-
-        stream = Waiting([b"first", b"second", b""])
+        stream = Waiting(go, [b"first", b"second", b""])
         async with serving(streaming(stream)) as running:
             client = await running.client(GET)
             client.writer.write_eof()
@@ -162,13 +169,7 @@ def test_a_last_chunk_with_a_leading_zero_is_a_last_chunk() -> None:
     async def main() -> None:
         go = asyncio.Event()
 
-        class Waiting(Pieces):
-            async def read(self) -> bytes:
-                if self.reads == 1:
-                    await go.wait()
-                return await super().read()
-
-        async with serving(streaming(Waiting([b"only"]))) as running:
+        async with serving(streaming(Waiting(go, [b"only"]))) as running:
             client = await running.client(GET)
             client.writer.write_eof()
             await running.until(lambda: b"only\r\n0" in bytes(client.reader._buffer))  # type: ignore[attr-defined]

@@ -6,8 +6,7 @@ import asyncio
 import gzip
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
@@ -24,6 +23,7 @@ from tests.scripted_provider import (
     Provider,
     Script,
     gone,
+    playing,
     says,
     says_and_closes,
     says_and_hangs,
@@ -36,15 +36,8 @@ from tests.tls_world import Authority, TLSProvider, ask, authority, tls_scene
 __all__ = ["authority", "run"]
 
 
-@asynccontextmanager
-async def scene(*scripts: Script) -> AsyncIterator[tuple[Provider, HTTPXTransport]]:
-    provider, transport = Provider(*scripts), HTTPXTransport()
-    await provider.open()
-    try:
-        yield provider, transport
-    finally:
-        await transport.aclose()
-        await provider.close()
+def scene(*scripts: Script) -> AbstractAsyncContextManager[tuple[Provider, HTTPXTransport]]:
+    return playing(HTTPXTransport(), *scripts)
 
 
 async def whole_or_broken_for_good(answer: WireResponse) -> bytes:
