@@ -170,6 +170,12 @@ def test_constraints_of_both_hold() -> None:
     assert fitted.losses == []
 
 
+def test_a_part_that_allows_nothing_is_told_and_one_that_allows_everything_is_no_loss() -> None:
+    fitted = for_anthropic_input({"type": "object", "allOf": [True, False]}, "/s")
+    assert fitted.schema == {"type": "object"}
+    assert [(loss.pointer, loss.kind) for loss in fitted.losses] == [("/s/allOf/1", "dropped")]
+
+
 def test_a_contradiction_is_told_and_the_first_word_stands() -> None:
     fitted = for_gemini(thing(n={"allOf": [TEXT, NUMBER]}), "/s")
     assert fitted.schema["properties"]["n"] == TEXT
